@@ -1,0 +1,13 @@
+/* The drivers that are built into the library, and how they are found. */
+#ifndef CES_DRIVERS_DRIVERS_H
+#define CES_DRIVERS_DRIVERS_H
+
+#include "cession/store.h"
+
+extern const cession_store_ops ces_driver_memory;
+extern const cession_store_ops ces_driver_sqlite;
+
+/* The table of this name (case-insensitive), NULL when unknown. */
+const cession_store_ops *ces_driver_find(const char *name);
+
+#endif
