@@ -129,6 +129,8 @@ typedef struct cession_flow_config {
     int64_t touch_interval_ms;  /* < 0: the default rule */
     int64_t tombstone_ttl_ms;   /* 0: 30,000 */
     bool raise_on_conflict;     /* both changed one key: E_CONFLICT instead of "mine" */
+    bool caller_validates;      /* load skips the full check of a value: the caller decodes it
+                                   and calls cession_session_reject when that fails */
     int64_t (*now_ms)(void);    /* tests; NULL: cession_now_ms */
 } cession_flow_config;
 
