@@ -1,0 +1,165 @@
+# Everything a person does with this repository. `make` alone lists it.
+#
+# make PYTHON=python3.12 ...  chooses the interpreter (when .venv is made)
+
+PYTHON ?= python3
+PORT ?= 8000
+FUZZ_SECONDS ?= 60
+
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+# The virtualenv's tools come first: the system's meson may be too old.
+IN_VENV := PATH="$(BIN):$$PATH"
+PYTEST := $(IN_VENV) $(BIN)/python -m pytest
+WHEEL := --no-build-isolation --no-deps --no-index --quiet --config-settings=setup-args=--werror
+
+# Directories are in the list so that a removed file counts as a change.
+SOURCES := pyproject.toml meson.build meson_options.txt README.md LICENSE \
+	$(shell find include src ext python \( -name __pycache__ -prune \) -o -print)
+REQUIREMENTS := $(addprefix requirements/,build.txt flask.txt test.txt dev.txt)
+
+SANITIZE := address,undefined
+ASAN_C := ASAN_OPTIONS=detect_leaks=1:halt_on_error=1:abort_on_error=1 \
+	UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1
+# The interpreter itself leaks at exit by design, so leaks are looked for in the C tests only.
+ASAN_PY = LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:abort_on_error=1 \
+	UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1 \
+	PYTHONPATH="$(CURDIR)/build/asan-site"
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help deps demo run test test-long check asan bench fmt fuzz clean \
+	check-floors check-format check-lint check-types check-c check-python asan-c asan-python
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)$$/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+# ---- what is needed ---------------------------------------------------------------------------
+
+deps: $(VENV)/.stamp-package ## install what is missing, build the package into .venv
+
+build/.stamp-system: tools/deps.sh
+	@PYTHON="$(PYTHON)" tools/deps.sh
+	@mkdir -p build && touch $@
+
+$(VENV)/.stamp-requirements: build/.stamp-system $(REQUIREMENTS)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/build.txt
+	@$(BIN)/python -m pip install --quiet -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.stamp-package: $(VENV)/.stamp-requirements $(SOURCES)
+	@echo "Building the package"
+	@rm -rf build/wheel && mkdir -p build/wheel
+	@$(IN_VENV) $(BIN)/python -m pip wheel $(WHEEL) --wheel-dir build/wheel \
+		--config-settings=build-dir=build/package .
+	@$(BIN)/python -m pip install --quiet --no-deps --no-index --force-reinstall build/wheel/*.whl
+	@touch $@
+
+# ---- the demonstration ------------------------------------------------------------------------
+
+demo: deps ## serve the example with two workers, visit it, show what was stored
+	@$(IN_VENV) $(BIN)/python examples/demo/visit.py
+
+run: deps ## leave the example serving on PORT (8000) for a browser
+	@echo "Serving on http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
+	@cd examples/demo && $(IN_VENV) $(BIN)/gunicorn --workers 2 --bind 127.0.0.1:$(PORT) app:app
+
+# ---- tests ------------------------------------------------------------------------------------
+
+test: deps ## everything: checks, C and Python tests, sanitizers, real servers (under 15 minutes)
+	@$(MAKE) --no-print-directory check-floors check-format check-lint check-types check-c asan
+	@echo "== Python tests, with servers and processes"
+	@$(PYTEST)
+
+test-long: test ## full counts, every CPython and Flask, 15 minutes of fuzzing
+	@echo "== Python tests, full counts"
+	@CESSION_LONG=1 $(PYTEST)
+	@echo "== CPython and Flask versions"
+	@$(IN_VENV) $(BIN)/python tools/matrix.py
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=900
+
+check: deps check-floors check-format check-lint check-types check-c check-python ## the fast loop: no servers, under a minute
+
+check-floors: deps
+	@echo "== floors"
+	@$(BIN)/python tools/check_floors.py
+
+check-format: deps
+	@echo "== format"
+	@if command -v clang-format >/dev/null; then \
+		clang-format --dry-run -Werror $$(find include src ext tests -name '*.[ch]'); \
+	else echo "clang-format is not installed: C format NOT RUN"; fi
+	@$(BIN)/ruff format --check --quiet .
+
+check-lint: deps
+	@echo "== lint"
+	@$(BIN)/ruff check --quiet .
+
+check-types: deps
+	@echo "== types"
+	@$(BIN)/mypy --cache-dir build/mypy
+
+build/c/build.ninja: $(VENV)/.stamp-requirements
+	@$(IN_VENV) meson setup $$(test -e $@ && echo --reconfigure) build/c -Dpython=false -Dtests=true \
+		-Dbuildtype=debugoptimized --werror >/dev/null
+	@touch $@
+
+check-c: deps build/c/build.ninja
+	@echo "== C tests"
+	@$(IN_VENV) meson compile -C build/c >build/c/compile.log || { cat build/c/compile.log; exit 1; }
+	@$(IN_VENV) meson test -C build/c --no-rebuild --print-errorlogs
+
+check-python: deps
+	@echo "== Python tests without servers"
+	@$(PYTEST) -q -m "not server and not process and not slow"
+
+# ---- sanitizers -------------------------------------------------------------------------------
+
+asan: asan-c asan-python ## AddressSanitizer and UBSan over the C and the Python tests
+
+build/asan/build.ninja: $(VENV)/.stamp-requirements
+	@$(IN_VENV) meson setup $$(test -e $@ && echo --reconfigure) build/asan -Dpython=false -Dtests=true \
+		-Dbuildtype=debugoptimized -Db_sanitize=$(SANITIZE) -Db_lundef=false --werror >/dev/null
+	@touch $@
+
+asan-c: deps build/asan/build.ninja
+	@echo "== C tests under $(SANITIZE)"
+	@$(IN_VENV) meson compile -C build/asan >build/asan/compile.log || { cat build/asan/compile.log; exit 1; }
+	@$(ASAN_C) $(IN_VENV) meson test -C build/asan --no-rebuild --print-errorlogs
+
+build/asan-site/.stamp: $(VENV)/.stamp-requirements $(SOURCES)
+	@echo "Building the package with $(SANITIZE)"
+	@rm -rf build/asan-wheel build/asan-site && mkdir -p build/asan-wheel
+	@$(IN_VENV) $(BIN)/python -m pip wheel $(WHEEL) --wheel-dir build/asan-wheel \
+		--config-settings=build-dir=build/asan-package --config-settings=setup-args=-Db_sanitize=$(SANITIZE) \
+		--config-settings=setup-args=-Db_lundef=false --config-settings=setup-args=-Dbuildtype=debugoptimized .
+	@$(BIN)/python -m pip install --quiet --no-deps --no-index --target build/asan-site build/asan-wheel/*.whl
+	@touch $@
+
+asan-python: deps build/asan-site/.stamp
+	@echo "== Python tests under $(SANITIZE)"
+	@$(ASAN_PY) $(PYTEST) -q -p no:cacheprovider -m "not slow"
+
+# ---- the rest ---------------------------------------------------------------------------------
+
+bench: deps ## measure whole requests
+	@$(IN_VENV) $(BIN)/python bench/request.py
+
+fmt: deps ## format C and Python
+	@if command -v clang-format >/dev/null; then \
+		clang-format -i $$(find include src ext tests -name '*.[ch]'); \
+	else echo "clang-format is not installed: C was not formatted"; fi
+	@$(BIN)/ruff check --quiet --fix . || true
+	@$(BIN)/ruff format --quiet .
+
+fuzz: deps ## fuzz every parser, FUZZ_SECONDS (60) in all
+	@PYTHON="$(PYTHON)" tools/deps.sh fuzz
+	@$(IN_VENV) tools/fuzz.sh $(FUZZ_SECONDS)
+
+clean: ## remove what was built, and .venv
+	rm -rf build $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
