@@ -33,8 +33,8 @@ size_t failing_alloc_live(void);
 bool failing_alloc_round_begin(size_t nth);
 void failing_alloc_round_end(const char *file, int line);
 
-#define FAILING_ALLOC_LOOP(n)                                                                      \
-    for (size_t n = 0; failing_alloc_round_begin(n);                                               \
+#define FAILING_ALLOC_LOOP(n)                        \
+    for (size_t n = 0; failing_alloc_round_begin(n); \
          failing_alloc_round_end(__FILE__, __LINE__), n++)
 
 #endif

@@ -27,42 +27,43 @@ typedef struct harness_test {
     void (*run)(void);
 } harness_test;
 
-#define HARNESS_TEST(name) {#name, test_##name}
-#define HARNESS_MAIN(table)                                                                        \
-    int main(int argc, char **argv)                                                                \
-    {                                                                                              \
-        return harness_main(argc, argv, table, sizeof table / sizeof table[0]);                    \
+#define HARNESS_TEST(name) \
+    {                      \
+#name, test_##name \
+    }
+#define HARNESS_MAIN(table)                                                     \
+    int main(int argc, char **argv)                                             \
+    {                                                                           \
+        return harness_main(argc, argv, table, sizeof table / sizeof table[0]); \
     }
 int harness_main(int argc, char **argv, const harness_test *tests, size_t count);
 
 /* The condition holds, else the test has failed; goes on. */
 #define CHECK(condition) harness_check((condition), __FILE__, __LINE__, #condition)
 /* The same, with a printf format that says which case it was. */
-#define CHECK_MSG(condition, ...)                                                                  \
+#define CHECK_MSG(condition, ...) \
     harness_check_msg((condition), __FILE__, __LINE__, #condition, __VA_ARGS__)
-#define CHECK_INT(expression, expected)                                                            \
-    harness_check_int((long long)(expression), (long long)(expected), __FILE__, __LINE__,          \
+#define CHECK_INT(expression, expected)                                                   \
+    harness_check_int((long long)(expression), (long long)(expected), __FILE__, __LINE__, \
                       #expression)
 /* A cession_status, printed by name. */
-#define CHECK_STATUS(expression, expected)                                                         \
+#define CHECK_STATUS(expression, expected) \
     harness_check_status((expression), (expected), __FILE__, __LINE__, #expression)
 #define CHECK_OK(expression) CHECK_STATUS(expression, CESSION_OK)
 /* Two cession_spans hold the same bytes. */
-#define CHECK_SPAN(span, expected)                                                                 \
-    harness_check_span((span), (expected), __FILE__, __LINE__, #span)
-#define CHECK_STR(text, expected)                                                                  \
-    harness_check_str((text), (expected), __FILE__, __LINE__, #text)
+#define CHECK_SPAN(span, expected) harness_check_span((span), (expected), __FILE__, __LINE__, #span)
+#define CHECK_STR(text, expected) harness_check_str((text), (expected), __FILE__, __LINE__, #text)
 
 /* As CHECK, but leaves the test at once. */
-#define REQUIRE(condition)                                                                         \
-    do {                                                                                           \
-        if (!CHECK(condition))                                                                     \
-            harness_leave();                                                                       \
+#define REQUIRE(condition)     \
+    do {                       \
+        if (!CHECK(condition)) \
+            harness_leave();   \
     } while (0)
-#define REQUIRE_OK(expression)                                                                     \
-    do {                                                                                           \
-        if (!CHECK_OK(expression))                                                                 \
-            harness_leave();                                                                       \
+#define REQUIRE_OK(expression)     \
+    do {                           \
+        if (!CHECK_OK(expression)) \
+            harness_leave();       \
     } while (0)
 
 bool harness_check(bool holds, const char *file, int line, const char *what);
