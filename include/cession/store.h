@@ -152,6 +152,10 @@ typedef int cession_store_scan_fn(cession_store *store, cession_buf *cursor, siz
 typedef int cession_store_maintain_fn(cession_store *store, cession_deadline deadline,
                                       cession_error *err);
 
+/* Would maintain have work now? A hint for the host to poll after an operation:
+ * no I/O, no lock, any thread, may be wrong either way. */
+typedef bool cession_store_maintenance_due_fn(const cession_store *store);
+
 /* One const table per backend. abi and size come first and are checked before
  * anything else is read, so a table built against another header is refused. */
 struct cession_store_ops {
@@ -170,6 +174,7 @@ struct cession_store_ops {
     cession_store_purge_fn *purge;       /* optional */
     cession_store_scan_fn *scan;         /* optional */
     cession_store_maintain_fn *maintain; /* optional */
+    cession_store_maintenance_due_fn *maintenance_due; /* optional: never due */
 };
 
 /* The head of every store; drivers embed it first. */
@@ -215,6 +220,7 @@ CESSION_API int cession_store_scan(cession_store *store, cession_buf *cursor, si
                                    cession_error *err) CESSION_MUST_CHECK;
 CESSION_API int cession_store_maintain(cession_store *store, cession_deadline deadline,
                                        cession_error *err) CESSION_MUST_CHECK;
+CESSION_API bool cession_store_maintenance_due(const cession_store *store);
 
 /* Decorators: stores that wrap a store. On success the wrapper owns inner and
  * closes it; on failure inner still belongs to the caller. */
