@@ -151,7 +151,8 @@ CESSION_API void cession_session_free(cession_session *session);
 /* Read the record: at most one store operation, none when already loaded.
  * OK also for unknown, expired and malformed records: the session is then new
  * (cession_session_is_new). Negative: the store failed; the session is failed
- * from then on, commit and value refuse with E_STATE. */
+ * from then on, commit and value refuse with E_STATE. But E_BUSY to a deadline of
+ * 0 changes nothing: load again with time to wait. */
 CESSION_API int cession_session_load(cession_session *session, cession_deadline deadline,
                                      cession_error *err) CESSION_MUST_CHECK;
 
@@ -173,13 +174,15 @@ CESSION_API bool cession_session_sid_unknown(const cession_session *session);
 
 /* Say what the application is based on: the canonical encoding of the decoded
  * value. Optional; without it a base that is not canonical is made so by the
- * codec when it is needed. Copies. */
+ * codec when it is needed. Copies, unless it is the very span that
+ * cession_session_value gave: that says that these bytes are canonical. */
 CESSION_API int cession_session_set_base(cession_session *session, cession_span canonical,
                                          cession_error *err) CESSION_MUST_CHECK;
 
 /* Replace the sid at the next commit: new record first, then the old one by
  * compare-and-set into a tombstone. No I/O now; cession_session_sid is the new
- * one at once. Twice in one request: the first old sid is the one retired. */
+ * one at once. Twice in one request: the first old sid is the one retired. A new
+ * session only gets another sid; on a retired or lost one nothing happens. */
 CESSION_API int cession_session_regenerate(cession_session *session, cession_error *err);
 
 typedef struct cession_commit {
@@ -187,8 +190,9 @@ typedef struct cession_commit {
     bool accessed, modified, empty, permanent, permanence_changed;
     bool old_signature;        /* see cession_facts */
     bool refresh;              /* SESSION_REFRESH_EACH_REQUEST */
-    bool force_store;          /* write even when equal (an overridden should_set_storage) */
-    bool never_store;          /* the application's own rule says no */
+    bool force_store;          /* write even when equal (an overridden should_set_storage); counts
+                                  as accessed, does not make a record for an empty new session */
+    bool never_store;          /* the application's own rule says no: no operation, no cookie */
     int64_t lifetime_ms;       /* > 0 */
     cession_deadline deadline; /* for all store operations of this commit together */
 } cession_commit;
@@ -203,9 +207,16 @@ typedef struct cession_outcome {
 } cession_outcome;
 
 /* Decide and do. OK: *ret_outcome is set and the session is ready for a second
- * commit (what was written is the new base). Negative: nothing is known about
- * the store beyond the error; no cookie may be set. E_CONFLICT only with
- * raise_on_conflict. E_TIMEOUT when merging did not succeed in time. */
+ * commit (what was written is the new base; after REMOVE it is new, and what is
+ * written then gets another sid; after `lost` everything is dropped). A cookie
+ * that an outcome asks for stays the caller's to send: a second commit knows
+ * nothing of it. The sid may change in a commit (the one it had was taken): ask
+ * for it afterwards.
+ * Negative: nothing is known about the store beyond the error; no cookie may be
+ * set; the session is as before and the same commit may be tried again. E_BUSY to
+ * a deadline of 0 asks for just that, with time to wait: a commit that created
+ * the new record of a regenerate remembers it for the next one. E_CONFLICT only
+ * with raise_on_conflict. E_TIMEOUT when merging did not succeed in time. */
 CESSION_API int cession_session_commit(cession_session *session, const cession_commit *commit,
                                        cession_outcome *ret_outcome,
                                        cession_error *err) CESSION_MUST_CHECK;
