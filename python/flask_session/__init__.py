@@ -1,0 +1,46 @@
+"""Server-side sessions for Flask."""
+
+from ._core import SessionConfigError, SessionConflict, SessionStoreError
+from .base import ServerSideSession, ServerSideSessionInterface
+from .defaults import Defaults
+from .extension import Extension, Session
+from .null import NullSessionInterface
+from .signals import (
+    session_conflict,
+    session_created,
+    session_loaded,
+    session_lost,
+    session_made_private,
+    session_regenerated,
+    session_rejected,
+    session_removed,
+    session_saved,
+    session_store_error,
+    session_touched,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Defaults",
+    "Extension",
+    "NullSessionInterface",
+    "ServerSideSession",
+    "ServerSideSessionInterface",
+    "Session",
+    "SessionConfigError",
+    "SessionConflict",
+    "SessionStoreError",
+    "__version__",
+    "session_conflict",
+    "session_created",
+    "session_loaded",
+    "session_lost",
+    "session_made_private",
+    "session_regenerated",
+    "session_rejected",
+    "session_removed",
+    "session_saved",
+    "session_store_error",
+    "session_touched",
+]

@@ -1,0 +1,49 @@
+"""Commands: ``flask session stats``, ``flask session purge``, ``flask session_cleanup``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+from flask import current_app
+from flask.cli import AppGroup, with_appcontext
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from .extension import Extension
+
+session_group = AppGroup("session", help="Look after the stored sessions.")
+
+
+def _extension() -> Extension:
+    extension: Extension = current_app.extensions["flask_session"]
+    return extension
+
+
+@session_group.command("stats")
+def stats() -> None:
+    """Show the store and what this process asked of it."""
+    for name, value in _extension().stats().items():
+        click.echo(f"{name}: {value}")
+
+
+@session_group.command("purge")
+def purge() -> None:
+    """Delete expired sessions."""
+    click.echo(f"{_extension().purge()} expired sessions deleted")
+
+
+@click.command("session_cleanup")
+@with_appcontext
+def session_cleanup() -> None:
+    """Delete expired sessions (for a scheduler)."""
+    _extension().purge()
+
+
+def register(app: Flask, *, cleanup: bool) -> None:
+    """Add the commands to the application's own; what has such a name already stays."""
+    commands = [session_group, session_cleanup] if cleanup else [session_group]
+    for command in commands:
+        if command.name not in app.cli.commands:
+            app.cli.add_command(command)

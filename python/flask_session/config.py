@@ -1,0 +1,199 @@
+"""Reading and checking the configuration.
+
+Every value is checked once, when the interface is made, and fixed from then
+on. An error names the key and says what is accepted; it never shows a URL or a
+client, which may carry a password.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ._core import SessionConfigError
+from .defaults import Defaults
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+#: SESSION_TYPE -> (module, class) of the stores of this version.
+BACKENDS = {
+    "memory": ("memory", "MemorySessionInterface"),
+    "redis": ("redis", "RedisSessionInterface"),
+    "sqlite": ("sqlite", "SqliteSessionInterface"),
+}
+#: Types that Flask-Session or Flask-Session2 know and this version does not.
+UNAVAILABLE = {
+    *("memcached", "filesystem", "cachelib", "mongodb", "sqlalchemy", "postgresql", "dynamodb"),
+    *("elasticsearch", "datastore", "firestore", "peewee"),
+}
+TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
+SCHEMES = {"memory": "memory", "redis": "redis", "rediss": "redis", "sqlite": "sqlite"}
+
+_PREFIX_MAX = 700  # bytes; with the longest id and its store's own needs below 1,024
+
+
+def refuse(key: str, accepted: str, value: object) -> NoReturn:
+    """Raise SessionConfigError: key must be `accepted`, not value (shown if harmless)."""
+    shown = f"{value!r:.60}" if isinstance(value, bool | int | float | timedelta) else ""
+    raise SessionConfigError(
+        f"{key} must be {accepted}, not {shown} ({type(value).__name__})".replace("not  (", "not (")
+    )
+
+
+def _flag(key: str, value: Any) -> bool:
+    if isinstance(value, bool) or (type(value) is int and value in (0, 1)):
+        return bool(value)
+    refuse(key, "True or False", value)
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        refuse(key, "a string", value)
+    return value
+
+
+def _prefix(key: str, value: Any) -> str:
+    if len(_text(key, value).encode(errors="surrogatepass")) > _PREFIX_MAX:
+        refuse(key, f"a string of at most {_PREFIX_MAX} bytes", value)
+    return str(value)
+
+
+def _seconds(key: str, value: Any, *, zero: bool) -> float:
+    accepted = f"a number of seconds or a timedelta, {'zero or' if zero else 'and'} above zero"
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        refuse(key, accepted, value)
+    if not (math.isfinite(seconds) and (seconds > 0 or (zero and seconds == 0))):
+        refuse(key, accepted, value)
+    return float(seconds)
+
+
+def _interval(key: str, value: Any) -> float | None:
+    return None if value is None else _seconds(key, value, zero=True)
+
+
+def _timeout(key: str, value: Any) -> float:
+    return _seconds(key, value, zero=False)
+
+
+def _id_length(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 16 <= value <= 192:
+        refuse(key, "a whole number of bytes from 16 to 192", value)
+    return value
+
+
+def _requests(key: str, value: Any) -> int | None:
+    if value is None or (type(value) is int and value >= 0):
+        return value or None
+    refuse(key, "None or a whole number of requests", value)
+
+
+def _choice(*choices: str) -> Callable[[str, Any], str]:
+    def check(key: str, value: Any) -> str:
+        text = str(value).lower() if isinstance(value, str | int) else ""
+        if text not in choices:
+            accepted = " or ".join(f'"{choice}"' for choice in choices)
+            raise SessionConfigError(f"{key} must be {accepted}, not {value!r:.60}")
+        return text
+
+    return check
+
+
+def _url(key: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if _text(key, value).partition(":")[0].lower() not in SCHEMES:
+        schemes = ", ".join(f"{scheme}:" for scheme in SCHEMES)
+        raise SessionConfigError(f"{key} must be a URL that begins with one of {schemes}")
+    return str(value)
+
+
+def _path(key: str, value: Any) -> str:
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        refuse(key, "the path of a file", value)
+    path: str = os.fspath(value)
+    if path in ("", ":memory:") or "\0" in path:
+        raise SessionConfigError(
+            f'{key} must be the path of a file; sessions in memory are SESSION_TYPE = "memory"'
+        )
+    return path
+
+
+def _anything(key: str, value: Any) -> Any:
+    return value
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "SESSION_URL": _url,
+    "SESSION_KEY_PREFIX": _prefix,
+    "SESSION_USE_SIGNER": _flag,
+    "SESSION_PERMANENT": _flag,
+    "SESSION_ID_LENGTH": _id_length,
+    "SESSION_SERIALIZATION_FORMAT": _choice("msgpack", "json"),
+    "SESSION_CLEANUP_N_REQUESTS": _requests,
+    "SESSION_AUTODELETE": _flag,
+    "SESSION_TOUCH_INTERVAL": _interval,
+    "SESSION_CONFLICT": _choice("merge", "raise"),
+    "SESSION_ON_STORE_ERROR": _choice("raise", "empty", "503"),
+    "SESSION_STRICT_TYPES": _flag,
+    "SESSION_STORE_TIMEOUT": _timeout,
+    "SESSION_NATIVE": _flag,
+    "SESSION_SQLITE": _path,
+    "SESSION_SQLITE_SYNCHRONOUS": _choice("normal", "full"),
+    "SESSION_REDIS": _anything,  # checked where it is used
+}
+
+
+def check(key: str, value: Any) -> Any:
+    """The value of key in its own type; SessionConfigError when it is not accepted."""
+    return _CHECKS[key](key, value)
+
+
+def read(app: Flask | None, key: str) -> Any:
+    """The checked value of key in the application's configuration, or the default."""
+    default = getattr(Defaults, key)
+    return check(key, default if app is None else app.config.get(key, default))
+
+
+def check_lifetime(app: Flask) -> None:
+    """Refuse a PERMANENT_SESSION_LIFETIME that is no time or not above zero."""
+    key, accepted = "PERMANENT_SESSION_LIFETIME", "a timedelta or seconds, above zero"
+    try:
+        lifetime = app.permanent_session_lifetime
+    except (TypeError, OverflowError):
+        refuse(key, accepted, app.config[key])
+    if not isinstance(lifetime, timedelta) or lifetime <= timedelta(0):
+        refuse(key, accepted, app.config[key])
+
+
+def session_type(app: Flask) -> str:
+    """The type that SESSION_TYPE or SESSION_URL asks for, in lower case.
+
+    Unset without a SECRET_KEY is "null": the application does not use sessions.
+    With one it means to, and forgot to say where: SessionConfigError.
+    """
+    value = app.config.get("SESSION_TYPE")
+    url: str | None = read(app, "SESSION_URL")
+    if value is None:
+        if url is not None:
+            return SCHEMES[url.partition(":")[0].lower()]
+        if app.secret_key:
+            raise SessionConfigError(f"SESSION_TYPE is not set; it must be one of {TYPES}")
+        return "null"
+    name = _text("SESSION_TYPE", value).lower()
+    if name in UNAVAILABLE:
+        raise SessionConfigError(
+            f"SESSION_TYPE {name!r} is not available in this version of cession;"
+            f" it must be one of {TYPES}"
+        )
+    if name not in BACKENDS and name not in ("null", "custom"):
+        raise SessionConfigError(
+            f"SESSION_TYPE {value!r:.60} is unknown; it must be one of {TYPES}"
+        )
+    if url is not None and SCHEMES[url.partition(":")[0].lower()] != name:
+        raise SessionConfigError(f"SESSION_TYPE is {name!r}, but SESSION_URL names another type")
+    return name

@@ -1,0 +1,53 @@
+"""The default of every configuration key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Defaults:
+    """Defaults of the configuration keys; the meaning of a key stands beside it."""
+
+    #: Where sessions live; not case-sensitive. Unset means "null".
+    SESSION_TYPE: str = "null"
+    #: A URL that names type and place at once, for example ``sqlite:///var/lib/app/sessions``.
+    SESSION_URL: str | None = None
+    #: A key of the store is this prefix and the session id.
+    SESSION_KEY_PREFIX: str = "session:"
+    #: Sign the cookie with SECRET_KEY.
+    SESSION_USE_SIGNER: bool = False
+    #: ``session.permanent`` of new sessions.
+    SESSION_PERMANENT: bool = True
+    #: Random bytes in a session id, 16 to 192.
+    SESSION_ID_LENGTH: int = 32
+    #: "msgpack" or "json"; data in either format is read.
+    SESSION_SERIALIZATION_FORMAT: str = "msgpack"
+    #: Purge expired sessions on average once in so many requests; None or 0: never.
+    #: Only for stores that do not expire by themselves.
+    SESSION_CLEANUP_N_REQUESTS: int | None = None
+    #: Purge expired sessions at most once a minute, at the start of a request.
+    SESSION_AUTODELETE: bool = False
+    #: Seconds (or timedelta) that an expiry may lag behind before a read renews it;
+    #: None: a twentieth of the lifetime, at most 60 seconds.
+    SESSION_TOUCH_INTERVAL: float | None = None
+    #: Two requests changed one key: "merge" keeps the later commit's value,
+    #: "raise" raises SessionConflict.
+    SESSION_CONFLICT: str = "merge"
+    #: The store fails: "raise" SessionStoreError, go on with an "empty" session,
+    #: or answer "503".
+    SESSION_ON_STORE_ERROR: str = "raise"
+    #: Values that would change their type when stored are an error, not a warning.
+    SESSION_STRICT_TYPES: bool = False
+    #: Seconds (or timedelta) that loading, or saving, one session may take.
+    SESSION_STORE_TIMEOUT: float = 2.0
+    #: Let a plain client object be replaced by the native driver of its store.
+    SESSION_NATIVE: bool = True
+
+    #: Path of the database file; relative paths start in the instance folder.
+    SESSION_SQLITE: str = "flask_session.sqlite3"
+    #: "normal": a power failure may lose the last commits; "full": it may not.
+    SESSION_SQLITE_SYNCHRONOUS: str = "normal"
+
+    #: A client object, a redis:// URL, or a function that returns a client;
+    #: None: 127.0.0.1:6379.
+    SESSION_REDIS: Any = None

@@ -1,0 +1,134 @@
+"""``Session``: sets an application up for server-side sessions."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+from . import _core, cli, config
+from .base import ServerSideSessionInterface
+from .null import NullSessionInterface
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from flask.sessions import SessionInterface
+
+_PREDECESSORS = ("Flask-Session", "Flask-Session2")
+
+
+class Extension:
+    """What ``app.extensions["flask_session"]`` is: the sessions of one application.
+
+    interface: the session interface. store: its store, None where the sessions
+    are not ours (types "null" and "custom").
+    """
+
+    def __init__(self, interface: SessionInterface | None) -> None:
+        self.interface = interface
+        self.store: _core.Store | None = None
+        if isinstance(interface, ServerSideSessionInterface):
+            self.store = interface.session_store
+
+    def stats(self) -> dict[str, Any]:
+        """The store's name, and how often this process asked it for what."""
+        return {} if self.store is None else {"store": self.store.name, **self.store.counts()}
+
+    def purge(self, limit: int | None = None) -> int:
+        """Delete expired sessions, at most limit (None: all), in batches of 1,000; returns
+        how many. A store that expires by itself has none. SessionStoreError when it fails.
+
+        Where the application overrides ``_delete_expired_sessions`` that is called instead,
+        and the answer is 0.
+        """
+        interface, total = self.interface, 0
+        if not isinstance(interface, ServerSideSessionInterface) or self.store is None:
+            return 0
+        if interface._overrides("_delete_expired_sessions"):
+            interface._delete_expired_sessions()
+            return 0
+        while not interface.ttl and (limit is None or total < limit):
+            batch = 1000 if limit is None else min(1000, limit - total)
+            count = self.store.purge(batch)
+            total += count
+            if count < batch:
+                break
+        return total
+
+
+class Session:
+    """Server-side sessions for one or more Flask applications::
+
+        app = Flask(__name__)
+        app.config["SESSION_TYPE"] = "sqlite"
+        Session(app)
+
+    or, with an application factory, ``sess = Session()`` and ``sess.init_app(app)``.
+    ``flask.session`` is used as ever.
+    """
+
+    def __init__(self, app: Flask | None = None) -> None:
+        self.app = app
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Read the configuration, which is fixed from then on, and set the application's
+        session interface. SessionConfigError (a ValueError) says what is wrong with a
+        key; RuntimeError when a predecessor is installed beside this package."""
+        _refuse_predecessors()
+        kind = config.session_type(app)
+        config.check_lifetime(app)
+        interface = app.session_interface if kind == "custom" else self._get_interface(app, kind)
+        app.session_interface = interface
+        extension = app.extensions["flask_session"] = Extension(interface)
+        ours = extension.store is not None
+        cli.register(app, cleanup=ours and not getattr(interface, "ttl", True))
+
+    def _get_interface(self, app: Flask, kind: str | None = None) -> SessionInterface:
+        """The interface that the configuration asks for."""
+        kind = kind or config.session_type(app)
+        if kind == "null":
+            return NullSessionInterface()
+        options = {
+            name: config.read(app, key)
+            for name, key in (
+                ("key_prefix", "SESSION_KEY_PREFIX"),
+                ("use_signer", "SESSION_USE_SIGNER"),
+                ("permanent", "SESSION_PERMANENT"),
+                ("sid_length", "SESSION_ID_LENGTH"),
+                ("serialization_format", "SESSION_SERIALIZATION_FORMAT"),
+                ("cleanup_n_requests", "SESSION_CLEANUP_N_REQUESTS"),
+            )
+        }
+        url = config.read(app, "SESSION_URL")
+        place = "SESSION_" + kind.upper()
+        if url is not None and app.config.get(place) is not None:
+            raise _core.SessionConfigError(f"SESSION_URL and {place} are both set; keep one")
+        if kind == "sqlite":
+            options["path"] = url or app.config.get(place)
+            options["synchronous"] = config.read(app, "SESSION_SQLITE_SYNCHRONOUS")
+        else:
+            options["client"] = url or app.config.get(place)
+        module, name = config.BACKENDS[kind]
+        interface_class = getattr(importlib.import_module(f".{module}", __package__), name)
+        interface: SessionInterface = interface_class(app, **options)
+        return interface
+
+
+def _refuse_predecessors() -> None:
+    """Raise RuntimeError when a distribution that owns ``flask_session``, too, is installed."""
+    found = []
+    for name in _PREDECESSORS:
+        try:
+            files = importlib.metadata.distribution(name).files
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if files is None or any(path.parts[0] == "flask_session" for path in files):
+            found.append(name)
+    if found:
+        raise RuntimeError(
+            f"{' and '.join(found)} and cession are installed side by side, and each brings the"
+            " package flask_session, so files of one may have replaced the other's. Cure:"
+            f" pip uninstall -y {' '.join(found)} cession; pip install --force-reinstall cession"
+        )

@@ -1,0 +1,240 @@
+"""Sessions in Redis or Valkey, through a client object of the application's or ours."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import re
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from . import _core, config
+from .base import ServerSideSession, ServerSideSessionInterface
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from .contract import Stored
+
+_ACCEPTED = (
+    "a synchronous Redis or Valkey client object (redis.Redis, redis.RedisCluster,"
+    " Sentinel.master_for(...), valkey.Valkey), a redis:// URL, or a function without"
+    " arguments that returns such a client"
+)
+_METHODS = ("eval", "evalsha", "set", "delete")
+_SLOW_SECONDS = 10.0
+
+# Each script reads first. A key that holds another data type than a string is no
+# session: it reads as missing and is never written to.
+_READ = """
+local v = redis.pcall('GET', KEYS[1])
+if type(v) == 'table' then
+  if not string.find(v.err, 'WRONGTYPE', 1, true) then return v end
+  v = false
+end
+"""
+_LOAD = _READ + "if v then return {v, redis.call('PTTL', KEYS[1])} end return false"
+_REPLACE = (
+    _READ
+    + """
+if not v then return 0 end
+if v ~= ARGV[1] then return {v, redis.call('PTTL', KEYS[1])} end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+)
+_TOUCH = (
+    _READ
+    + """
+if not v then return 0 end
+if v ~= ARGV[1] then return 2 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+)
+_TOUCHED = {0: _core.GONE, 1: _core.OK, 2: _core.CHANGED}
+
+
+class _Script:
+    """A Lua script, called by its hash: one round trip once the server knows it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, client: Any, key: str, *args: bytes | int) -> Any:
+        try:
+            return client.evalsha(self.sha, 1, key, *args)
+        except Exception as error:
+            # redis-py and valkey-py have each a class of this name; others show the code
+            if type(error).__name__ != "NoScriptError" and "NOSCRIPT" not in str(error):
+                raise
+        return client.eval(self.text, 1, key, *args)
+
+
+_load, _replace, _touch = _Script(_LOAD), _Script(_REPLACE), _Script(_TOUCH)
+
+
+def _stored(answer: Any) -> Stored:
+    value, left_ms = answer
+    # A live key without an expiry has PTTL -1.
+    return value, b"", -2 if left_ms < 0 else time.time_ns() // 1_000_000 + left_ms
+
+
+class RedisStore:
+    """The adapter (see contract.py): a value is a plain string key with an expiry in
+    milliseconds, which the predecessors read as well. Reads and writes are one command
+    each on the primary. The client's own timeouts apply."""
+
+    name = "redis"
+
+    def __init__(self, client: Any, key_prefix: str = "") -> None:
+        self._client = client
+        # Bytes that SCAN would take for a pattern are matched as they are.
+        self._match = re.sub(r"([*?\[\]\\^-])", r"\\\1", key_prefix) + "*"
+        self.capabilities = _core.CAP_ATOMIC | _core.CAP_GIVES_EXPIRY | _core.CAP_NATIVE_TTL
+        if hasattr(client, "scan") and not hasattr(client, "nodes_manager"):
+            self.capabilities |= _core.CAP_LISTABLE
+
+    def load(self, key: str, timeout: float) -> Stored | None:
+        answer = _load(self._client, key)
+        return None if answer is None else _stored(answer)
+
+    def create(self, key: str, value: bytes, ttl_ms: int, timeout: float) -> bool:
+        return bool(self._client.set(key, value, nx=True, px=ttl_ms))
+
+    def replace(
+        self, key: str, expected: bytes, version: bytes, value: bytes, ttl_ms: int, timeout: float
+    ) -> int | Stored:
+        answer = _replace(self._client, key, expected, value, ttl_ms)
+        if isinstance(answer, int):
+            return _core.OK if answer else _core.GONE
+        return _stored(answer)
+
+    def touch(self, key: str, expected: bytes, version: bytes, ttl_ms: int, timeout: float) -> int:
+        return _TOUCHED[_touch(self._client, key, expected, ttl_ms)]
+
+    def remove(self, key: str, timeout: float) -> None:
+        self._client.delete(key)
+
+    def scan(
+        self, cursor: bytes, batch: int, timeout: float
+    ) -> tuple[bytes, list[tuple[str, bytes, int]]]:
+        following, keys = self._client.scan(int(cursor or 0), match=self._match, count=batch)
+        rows = []
+        for raw in keys:
+            try:
+                key = raw.decode()
+            except UnicodeDecodeError:
+                continue
+            stored = self.load(key, timeout)
+            if stored is not None:
+                rows.append((key, stored[0], stored[2] or -1))
+        return (str(following).encode() if following else b""), rows
+
+
+def _own_client(url: str | None, timeout: float) -> Any:
+    try:
+        redis = importlib.import_module("redis")
+        retry = importlib.import_module("redis.retry").Retry
+        backoff = importlib.import_module("redis.backoff").NoBackoff
+    except ImportError as error:
+        raise _core.SessionConfigError(
+            "sessions in Redis need the redis package: pip install 'cession[redis]'"
+        ) from error
+    limits = {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": retry(backoff(), 0),
+    }
+    if url is None:
+        return redis.Redis(host="127.0.0.1", port=6379, **limits)
+    try:
+        return redis.Redis.from_url(url, **limits)
+    except ValueError:
+        # The original error may quote the URL, and with it the password.
+        raise _core.SessionConfigError("the redis: URL cannot be understood") from None
+
+
+def _client_settings(client: Any) -> dict[str, Any]:
+    """The connection parameters of a redis-py or valkey-py client; empty if it has others."""
+    if hasattr(client, "get_connection_kwargs"):
+        settings = client.get_connection_kwargs()
+    else:
+        settings = getattr(getattr(client, "connection_pool", None), "connection_kwargs", None)
+    return settings if isinstance(settings, dict) else {}
+
+
+def _check_client(client: Any) -> Any:
+    """The client, if it is one that can be used; no connection is made."""
+    asynchronous = "asyncio" in type(client).__module__.split(".") or any(
+        inspect.iscoroutinefunction(getattr(client, name, None))
+        for name in (*_METHODS, "execute_command")
+    )
+    if asynchronous or not all(callable(getattr(client, name, None)) for name in _METHODS):
+        config.refuse("SESSION_REDIS", _ACCEPTED, client)
+    settings = _client_settings(client)
+    if settings.get("decode_responses"):
+        raise _core.SessionConfigError(
+            "SESSION_REDIS has decode_responses=True, but sessions are bytes: give it a client"
+            " of its own without decode_responses"
+        )
+    if settings:
+        _warn_if_slow(settings)
+    return client
+
+
+def _warn_if_slow(settings: dict[str, Any]) -> None:
+    """A client keeps its own timeouts; say so once if a dead server would hold requests up."""
+    timeout = settings.get("socket_timeout")
+    retries = getattr(settings.get("retry"), "_retries", 0)
+    retries = retries if isinstance(retries, int) else 0
+    advice = "set socket_timeout, socket_connect_timeout and retry on the client"
+    if timeout is None:
+        text = f"the client in SESSION_REDIS has no socket_timeout: {advice}"
+    elif retries < 0 or timeout * (retries + 1) > _SLOW_SECONDS:
+        tries = "endless" if retries < 0 else retries + 1
+        text = (
+            f"the client in SESSION_REDIS may wait {timeout:g} s in each of {tries} attempts"
+            f" before a request fails: {advice}"
+        )
+    else:
+        return
+    warnings.warn(text, UserWarning, stacklevel=2)
+
+
+class RedisSession(ServerSideSession):
+    """A session of the Redis store."""
+
+
+class RedisSessionInterface(ServerSideSessionInterface):
+    """Keeps sessions in Redis or Valkey.
+
+    client: a synchronous client object, a ``redis://`` URL, or a function
+    without arguments that returns a client; None: 127.0.0.1:6379. A client that
+    is given is used as it is, with its own timeouts (UserWarning when these are
+    long). One that is made here gets SESSION_STORE_TIMEOUT (2 seconds) and does
+    not retry. No connection is made before the first session is needed.
+    Further arguments as in ServerSideSessionInterface, which raises
+    SessionConfigError for what is not accepted.
+    """
+
+    session_class = RedisSession
+
+    def __init__(
+        self, app: Flask | None = None, client: Any = None, *positional: Any, **common: Any
+    ) -> None:
+        if client is None or isinstance(client, str):
+            if client is not None:
+                client = config.check("SESSION_URL", client)
+            self.client = _own_client(client, config.read(app, "SESSION_STORE_TIMEOUT"))
+        else:
+            if inspect.isroutine(client) or isinstance(client, type):
+                client = client()
+            self.client = _check_client(client)
+        super().__init__(app, *positional, **common)
+
+    def _open_store(self, key_prefix: str) -> _core.Store:
+        return _core.Store.wrap(RedisStore(self.client, key_prefix))
