@@ -1,0 +1,20 @@
+"""Servers and virtualenvs that the tests need, booted on this machine and nowhere else.
+
+    python -m tests.services start redis      start what is not up; prints the URLs as shell exports
+    python -m tests.services status
+    python -m tests.services stop [NAME...]
+
+Everything listens on 127.0.0.1 or a unix socket, on ports that were free. A server that cannot be
+had here raises `Unavailable` with the reason, which the tests report as NOT RUN.
+
+To add a server: a module with one `Service` subclass (see redis.py), and its line in SERVICES.
+"""
+
+from __future__ import annotations
+
+from .base import Service, Services, Unavailable
+from .redis import RedisService
+
+SERVICES: dict[str, type[Service]] = {service.name: service for service in (RedisService,)}
+
+__all__ = ["SERVICES", "RedisService", "Service", "Services", "Unavailable"]

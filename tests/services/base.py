@@ -1,0 +1,348 @@
+"""Processes, free ports, waiting, installing: what every service needs.
+
+A running service is described by `state.json` in its folder: the processes, each with its start
+time (so that a later process of the same number is never taken for it), and the ports. Whoever
+reads that file can use the service or end it; nothing else is ever ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+HOST = "127.0.0.1"
+
+# What a test run may have set for its own Python and what no other program should inherit: a
+# sanitizer's runtime, the package under test.
+PRIVATE_VARIABLES = (
+    "ASAN_OPTIONS",
+    "LD_PRELOAD",
+    "PYTHONMALLOC",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "UBSAN_OPTIONS",
+    "VIRTUAL_ENV",
+)
+
+
+class Unavailable(Exception):
+    """This cannot be had on this machine; the text says why."""
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for programs that have nothing to do with the package under test."""
+    environment = {k: v for k, v in os.environ.items() if k not in PRIVATE_VARIABLES}
+    environment.update(extra or {})
+    return environment
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now. Another program may take it before its user binds."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def tcp_answers(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def process_start(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot; None when it is dead."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is the command in parentheses and may contain anything.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def end_processes(processes: Sequence[tuple[int, int]], seconds: float = 10) -> None:
+    """TERM to those that are still the ones that were started, KILL to what is left."""
+
+    def alive() -> list[int]:
+        return [pid for pid, started in processes if process_start(pid) == started]
+
+    for number in (signal.SIGCONT, signal.SIGTERM):
+        for pid in alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+    end = time.monotonic() + seconds
+    while alive() and time.monotonic() < end:
+        time.sleep(0.02)
+    for pid in alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    while alive():
+        time.sleep(0.02)
+
+
+def wait_until(
+    ready: Callable[[], bool], seconds: float, alive: Callable[[], bool] = lambda: True
+) -> bool:
+    """Whether ready() became true in time; gives up at once when alive() is not."""
+    end = time.monotonic() + seconds
+    while not ready():
+        if not alive() or time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def require_command(command: str, *packages: str) -> str:
+    """The path of a command; root installs its Debian packages, else Unavailable."""
+    found = shutil.which(command)
+    if found:
+        return found
+    wanted = " ".join(packages)
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise Unavailable(f"{command} is not installed (Debian: apt-get install {wanted})")
+    environment = clean_environment({"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"})
+    for arguments in (
+        ["update", "-qq"],
+        ["install", "-y", "-qq", "--no-install-recommends", *packages],
+    ):
+        done = subprocess.run(
+            ["apt-get", *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise Unavailable(f"apt-get {arguments[0]} {wanted}: {done.stderr.strip()[-300:]}")
+    found = shutil.which(command)
+    if not found:
+        raise Unavailable(f"{command} is missing after the installation of {wanted}")
+    return found
+
+
+class Service(ABC):
+    """One server: its folder, its processes, its ports.
+
+    A subclass gives `name`, `launch` (start the processes by `spawn` on `port(...)`) and `ready`.
+    """
+
+    name: ClassVar[str]
+    seconds_to_start: ClassVar[float] = 20
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[tuple[int, int]] = []
+        self.ports: dict[str, int] = {}
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    # ---- for subclasses
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make sure that the server can be run at all; Unavailable when not."""
+
+    @abstractmethod
+    def launch(self) -> None:
+        """Start the processes. Called again with new ports when one of them was taken meanwhile."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether the server answers."""
+
+    @abstractmethod
+    def exports(self) -> dict[str, str]:
+        """Environment variables that say how to reach it, NAME_URL first of all."""
+
+    def port(self, name: str = "tcp") -> int:
+        """The port of this name, chosen when first asked for."""
+        if name not in self.ports:
+            self.ports[name] = free_port()
+        return self.ports[name]
+
+    def spawn(self, *command: str) -> None:
+        log = self.folder / "log"
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=clean_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._children.append(child)
+        started = process_start(child.pid)
+        if started is not None:
+            self.processes.append((child.pid, started))
+
+    # ---- life
+
+    def alive(self) -> bool:
+        for child in self._children:
+            child.poll()
+        return bool(self.processes) and all(
+            process_start(pid) == started for pid, started in self.processes
+        )
+
+    def start(self, fixed_ports: bool = False) -> None:
+        self.prepare()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for _ in range(5):
+            self.processes = []
+            self._children = []
+            self.launch()
+            if wait_until(self.ready, self.seconds_to_start, self.alive) and self.alive():
+                self.save()
+                return
+            self.end()
+            if not fixed_ports:
+                self.ports = {}
+        log = self.folder / "log"
+        tail = log.read_text(errors="replace")[-500:] if log.exists() else ""
+        raise Unavailable(f"{self.name} does not start: {tail}")
+
+    def end(self) -> None:
+        end_processes(self.processes)
+        for child in self._children:
+            child.wait()
+        self.processes = []
+        self._children = []
+
+    def save(self) -> None:
+        state = {"processes": self.processes, "ports": self.ports, "owner": owner()}
+        temporary = self.folder / "state.json.new"
+        temporary.write_text(json.dumps(state))
+        temporary.replace(self.folder / "state.json")
+
+    @classmethod
+    def read(cls, folder: Path) -> Service | None:
+        """The service that state.json in this folder describes, whether alive or not."""
+        try:
+            state = json.loads((folder / "state.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        service = cls(folder)
+        service.processes = [(int(pid), int(started)) for pid, started in state["processes"]]
+        service.ports = {str(name): int(port) for name, port in state["ports"].items()}
+        return service
+
+
+def owner() -> tuple[int, int]:
+    pid = os.getpid()
+    return pid, process_start(pid) or 0
+
+
+ServiceType = TypeVar("ServiceType", bound=Service)
+
+
+class Services:
+    """A folder of services.
+
+    `shared()` is the one of the command line, which outlives it; `private()` belongs to this
+    process: it prefers what is up in the shared one, starts the rest for itself, and `close` ends
+    what it started. What a private one left behind because its process was killed is ended by the
+    next.
+    """
+
+    def __init__(self, folder: Path, reuse: Services | None = None) -> None:
+        self.folder = folder
+        self._reuse = reuse
+        self._started: list[Service] = []
+        self._count = 0
+
+    @classmethod
+    def shared(cls) -> Services:
+        default = Path(tempfile.gettempdir()) / f"cession-services-{os.getuid()}"
+        folder = Path(os.environ.get("CESSION_SERVICES", default))
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return cls(folder)
+
+    @classmethod
+    def private(cls) -> Services:
+        shared = cls.shared()
+        private = shared.folder / "private"
+        private.mkdir(exist_ok=True)
+        with shared._lock():
+            _sweep(private)
+            folder = Path(tempfile.mkdtemp(dir=private))
+            folder.chmod(0o755)
+            (folder / "owner.json").write_text(json.dumps(owner()))
+        return cls(folder, reuse=shared)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def find(self, kind: type[ServiceType]) -> ServiceType | None:
+        """The running service of this kind, if there is one."""
+        service = kind.read(self.folder / kind.name)
+        if service is not None and service.alive():
+            assert isinstance(service, kind)
+            return service
+        return None
+
+    def start(self, kind: type[ServiceType]) -> ServiceType:
+        """The service of this kind, started when it is not up."""
+        with self._lock():
+            found = self.find(kind) or (self._reuse.find(kind) if self._reuse else None)
+            if found is not None:
+                return found
+            shutil.rmtree(self.folder / kind.name, ignore_errors=True)
+            service = kind(self.folder / kind.name)
+            service.start()
+            self._started.append(service)
+            return service
+
+    def own(self, service_type: Callable[[Path], ServiceType]) -> ServiceType:
+        """One more instance, for one test alone; `service_type` gets its folder."""
+        with self._lock():
+            self._count += 1
+            service = service_type(self.folder / f"own-{self._count}")
+            service.start()
+            self._started.append(service)
+            return service
+
+    def stop(self, kind: type[Service]) -> None:
+        with self._lock():
+            service = kind.read(self.folder / kind.name)
+            if service is not None:
+                service.end()
+            shutil.rmtree(self.folder / kind.name, ignore_errors=True)
+
+    def close(self) -> None:
+        """End what this object started and remove the folder."""
+        for service in reversed(self._started):
+            service.end()
+        self._started = []
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _sweep(private: Path) -> None:
+    for folder in private.iterdir():
+        try:
+            pid, started = json.loads((folder / "owner.json").read_text())
+        except (OSError, ValueError):
+            continue
+        if process_start(pid) == started:
+            continue
+        for state in folder.glob("*/state.json"):
+            try:
+                recorded = json.loads(state.read_text())["processes"]
+            except (OSError, ValueError, KeyError):
+                continue
+            end_processes([(int(p), int(s)) for p, s in recorded])
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,166 @@
+"""A TCP proxy in front of a server: counts round trips, delays, cuts, goes away."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from urllib.parse import urlsplit, urlunsplit
+
+from .base import HOST
+
+
+class CountingProxy:
+    """Listens on a port of its own and passes everything on to host:port.
+
+    A round trip is what a client waits for: data from the client after an answer (or at the start
+    of a connection) begins one, whatever number of packets or commands it is made of. So a pipeline
+    is one.
+    """
+
+    def __init__(self, port: int, host: str = HOST) -> None:
+        self._target = (host, port)
+        self._lock = threading.Lock()
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._listener: socket.socket | None = None
+        self.port = 0
+        self.delay = 0.0
+        """Seconds that data from the client waits before it is passed on."""
+        self.swallow = False
+        """True: data from the client is read and goes nowhere, so no answer ever comes."""
+        self.round_trips = 0
+        self.connections = 0
+        self.bytes_sent = 0
+        """Bytes from clients to the server."""
+        self.bytes_received = 0
+        self.listen()
+
+    def url(self, url: str) -> str:
+        """The same URL, through this proxy."""
+        parts = urlsplit(url)
+        user = parts.netloc.rpartition("@")[0]
+        netloc = f"{user}@{HOST}:{self.port}" if user else f"{HOST}:{self.port}"
+        return urlunsplit(parts._replace(netloc=netloc))
+
+    def reset(self) -> None:
+        """All counts to zero."""
+        with self._lock:
+            self.round_trips = self.connections = self.bytes_sent = self.bytes_received = 0
+
+    def listen(self) -> None:
+        """Accept connections (again, on the same port)."""
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, self.port))
+        listener.listen(64)
+        self.port = listener.getsockname()[1]
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def refuse(self) -> None:
+        """Cut everything and accept nothing until `listen`."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            # shutdown wakes the accepting thread, close alone would not.
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Reset every open connection; new ones are accepted."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    # Lingering for 0 s makes close send RST.
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RD)
+                end.close()
+
+    def close(self) -> None:
+        self.refuse()
+
+    def __enter__(self) -> CountingProxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- threads
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(self._target, timeout=10)
+            except OSError:
+                client.close()
+                continue
+            server.settimeout(None)
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                if self._listener is not listener:
+                    client.close()
+                    server.close()
+                    continue
+                self._pairs.append((client, server))
+                self.connections += 1
+            state = _Connection()
+            for pump in (self._upward, self._downward):
+                threading.Thread(target=pump, args=(client, server, state), daemon=True).start()
+
+    def _upward(self, client: socket.socket, server: socket.socket, state: _Connection) -> None:
+        while data := _receive(client):
+            with self._lock:
+                if not state.waiting:
+                    state.waiting = True
+                    self.round_trips += 1
+                self.bytes_sent += len(data)
+            if self.delay:
+                time.sleep(self.delay)
+            if not self.swallow and not _send(server, data):
+                break
+        _hang_up(server)
+
+    def _downward(self, client: socket.socket, server: socket.socket, state: _Connection) -> None:
+        while data := _receive(server):
+            with self._lock:
+                # Before the client can see the answer, so that its next request counts.
+                state.waiting = False
+                self.bytes_received += len(data)
+            if not _send(client, data):
+                break
+        _hang_up(client)
+
+
+class _Connection:
+    waiting = False
+
+
+def _receive(end: socket.socket) -> bytes:
+    try:
+        return end.recv(65536)
+    except OSError:
+        return b""
+
+
+def _send(end: socket.socket, data: bytes) -> bool:
+    try:
+        end.sendall(data)
+    except OSError:
+        return False
+    return True
+
+
+def _hang_up(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_WR)

@@ -1,0 +1,110 @@
+"""Redis: TCP, a unix socket, and an ACL user `app` that may touch `session:*` only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from .base import HOST, Service, require_command, wait_until
+
+PASSWORD = "sessions-secret"
+
+
+class RedisService(Service):
+    name = "redis"
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(folder)
+        self.settings = dict(settings or {})
+
+    def prepare(self) -> None:
+        self.command = require_command("redis-server", "redis-server")
+
+    def launch(self) -> None:
+        settings = {
+            "bind": HOST,
+            "port": str(self.port()),
+            "unixsocket": str(self.socket_path),
+            "unixsocketperm": "777",
+            "dir": str(self.folder),
+            "save": '""',
+            "enable-debug-command": "local",
+            "user": f"app on >{PASSWORD} ~session:* +@all -@dangerous",
+            **self.settings,
+        }
+        config = self.folder / "redis.conf"
+        config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        self.spawn(self.command, str(config))
+
+    def ready(self) -> bool:
+        return self.command_answers(b"PING", b"+PONG")
+
+    def command_answers(self, command: bytes, start: bytes) -> bool:
+        try:
+            with socket.create_connection((HOST, self.port()), timeout=1) as connection:
+                connection.sendall(command + b"\r\n")
+                return connection.recv(64).startswith(start)
+        except OSError:
+            return False
+
+    def exports(self) -> dict[str, str]:
+        return {
+            "REDIS_URL": self.url,
+            "REDIS_ACL_URL": self.acl_url,
+            "REDIS_UNIX_URL": self.unix_url,
+        }
+
+    # ---- how to reach it
+
+    @property
+    def socket_path(self) -> Path:
+        return self.folder / "redis.sock"
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port()}/0"
+
+    @property
+    def acl_url(self) -> str:
+        return f"redis://app:{PASSWORD}@{HOST}:{self.port()}/0"
+
+    @property
+    def unix_url(self) -> str:
+        return f"unix://{quote(str(self.socket_path))}?db=0"
+
+    # ---- what a test does to an instance of its own
+
+    def stop(self) -> None:
+        """End the server in its orderly way; `restart` brings it back on the same port."""
+        self.end()
+
+    def kill(self) -> None:
+        """End the server without a chance to say goodbye."""
+        for pid, _ in self.processes:
+            os.kill(pid, signal.SIGKILL)
+        self.end()
+
+    def restart(self) -> None:
+        """Start it again on the same port; empty unless settings say `appendonly yes`."""
+        if self.alive():
+            self.end()
+        self.start(fixed_ports=True)
+
+    def pause(self) -> None:
+        """Connections are accepted by the kernel and nothing answers."""
+        for pid, _ in self.processes:
+            os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: all(_stopped(pid) for pid, _ in self.processes), 5)
+
+    def resume(self) -> None:
+        for pid, _ in self.processes:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _stopped(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] in "Tt"
