@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import flask
 from flask.sessions import SessionInterface as FlaskSessionInterface
 from flask.sessions import SessionMixin
+from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.exceptions import ServiceUnavailable
 
 from . import _core, config
 from .defaults import Defaults
@@ -34,6 +36,8 @@ else:
     _Session = _core.Session
 
 _AUTODELETE_SECONDS = 60.0
+# Where these are not overridden, the extension does not call them.
+_OURS = ("_generate_sid", "should_set_storage", "should_set_cookie")
 _events = Events()
 
 os.register_at_fork(before=_core.fork_quiesce)
@@ -113,22 +117,23 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
                 f"the first argument of {type(self).__name__} is the Flask application or None,"
                 f" not {type(app).__name__}"
             )
-        key_prefix = config.check("SESSION_KEY_PREFIX", key_prefix)
         self.app = app
+        self.key_prefix: str = config.check("SESSION_KEY_PREFIX", key_prefix)
+        self.use_signer: bool = config.check("SESSION_USE_SIGNER", use_signer)
+        self.permanent: bool = config.check("SESSION_PERMANENT", permanent)
+        self.sid_length: int = config.check("SESSION_ID_LENGTH", sid_length)
         self.has_same_site_capability = True
         self.serializer = MsgSpecSerializer(app, serialization_format)
         self.cleanup_n_requests: int | None = config.check(
             "SESSION_CLEANUP_N_REQUESTS", cleanup_n_requests
         )
-        self._unprefixed: _core.Store | None = None
-        self.session_store = self._make_store(key_prefix)
+        base = ServerSideSessionInterface
         self._configure(
-            store=self.session_store,
+            store=self._make_store(),
             session_class=self.session_class,
-            key_prefix=key_prefix,
-            permanent=config.check("SESSION_PERMANENT", permanent),
-            use_signer=config.check("SESSION_USE_SIGNER", use_signer),
-            sid_length=config.check("SESSION_ID_LENGTH", sid_length),
+            permanent=self.permanent,
+            use_signer=self.use_signer,
+            sid_length=self.sid_length,
             serialization_format=self.serializer.format,
             touch_interval=config.read(app, "SESSION_TOUCH_INTERVAL"),
             conflict=config.read(app, "SESSION_CONFLICT"),
@@ -137,17 +142,20 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
             timeout=config.read(app, "SESSION_STORE_TIMEOUT"),
             lazy=accessed_comes_first(),
             events=_events,
+            on_error=store_failed,
+            defaults={name: getattr(base, name) for name in _OURS},
+            defaults=_DEFAULTS,
         )
         autodelete = config.read(app, "SESSION_AUTODELETE")
         self._autodelete_due = time.monotonic() if autodelete else float("inf")
         config.read(app, "SESSION_NATIVE")
-        self.ttl = bool(self.session_store.capabilities & _core.CAP_NATIVE_TTL)
+        self.ttl = bool(self._store.capabilities & _core.CAP_NATIVE_TTL)
         if app is not None and not self.ttl and (self.cleanup_n_requests or autodelete):
             app.before_request(self._cleanup_n_requests)
 
     # -- the store ------------------------------------------------------------
 
-    def _open_store(self, key_prefix: str) -> _core.Store | None:
+    def _open_store(self) -> _core.Store | None:
         """The store, without the prefix; None where the three methods are the store."""
         return None
 
@@ -155,8 +163,8 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         base = ServerSideSessionInterface
         return [name for name in names if getattr(type(self), name) is not getattr(base, name)]
 
-    def _make_store(self, key_prefix: str) -> _core.Store:
-        store = self._open_store(key_prefix)
+    def _make_store(self) -> _core.Store:
+        store = self._open_store()
         methods = ("_retrieve_session_data", "_upsert_session", "_delete_session")
         own = self._overrides(*methods)
         if store is None and len(own) < len(methods):
@@ -168,14 +176,14 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         if self._overrides("_get_store_id"):
             return _core.Store.wrap(KeyedStore(store, self._get_store_id))
         self._unprefixed = None
-        return store.prefixed(key_prefix)
+        return store.prefixed(self.key_prefix)
 
     def _record(self, store_id: str) -> tuple[_core.Store, str]:
         if self._unprefixed is not None:
             return self._unprefixed, store_id
         if type(self)._open_store is ServerSideSessionInterface._open_store:
             raise NotImplementedError(f"{type(self).__name__} has no store of its own")
-        return self.session_store, store_id.removeprefix(self.key_prefix)
+        return self._store, store_id.removeprefix(self.key_prefix)
 
     # -- what may be overridden or called -------------------------------------------
 
@@ -226,7 +234,7 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
     def _delete_expired_sessions(self) -> None:
         """Purge one batch of expired sessions."""
         if not self.ttl:
-            self.session_store.purge()
+            self._store.purge()
 
     def _cleanup_n_requests(self) -> None:
         """Before a request: purge when chance (SESSION_CLEANUP_N_REQUESTS) or the clock
@@ -241,19 +249,40 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         except _core.SessionStoreError:
             flask.current_app.logger.warning("expired sessions could not be purged", exc_info=True)
 
-    def store_failed(self, app: Flask, error: Exception, response: Response) -> None:
-        """Saving failed: let the application's error handlers answer, because Flask does
-        not ask them for errors of save_session. Their answer replaces status and content
-        of the response, whose other headers stay. Without a handler the error is raised."""
-        answer = app.make_response(app.ensure_sync(app.handle_user_exception)(error))
-        if hasattr(response.response, "close"):
-            response.response.close()
-        response.response = answer.response
-        response.direct_passthrough = answer.direct_passthrough
-        response.status = answer.status
-        for name in ("Content-Length", "Content-Encoding", "ETag", "Last-Modified"):
-            response.headers.pop(name, None)
-        response.headers.update(answer.headers)
+    def _unavailable(self, error: Exception) -> Exception:
+        """What a failed store becomes with SESSION_ON_STORE_ERROR="503"."""
+        unavailable = ServiceUnavailable(retry_after=1)
+        unavailable.__cause__ = error
+        return unavailable
+
+
+def store_failed(
+    app: Flask | None, error: Exception, response: Response | None, unavailable: bool = True
+) -> None:
+    """The store failed, and the extension asks what comes of it.
+
+    unavailable: it becomes a 503 (SESSION_ON_STORE_ERROR). While loading there is no
+    response, and the exception ends the view. While saving, Flask would not ask the
+    application's error handlers; so they are asked here, and their answer replaces status
+    and content of the response, whose other headers stay. Without a handler the error is
+    raised.
+    """
+    try:
+        if unavailable:
+            raise ServiceUnavailable(retry_after=1) from error
+        raise error
+    except Exception as raised:
+        if app is None or response is None:
+            raise
+        answer = app.make_response(app.ensure_sync(app.handle_user_exception)(raised))
+    if hasattr(response.response, "close"):
+        response.response.close()
+    response.response = answer.response
+    response.direct_passthrough = answer.direct_passthrough
+    response.status = answer.status
+    for name in ("Content-Length", "Content-Encoding", "ETag", "Last-Modified"):
+        response.headers.pop(name, None)
+    response.headers.update(answer.headers)
 
 
 @functools.cache

@@ -1,0 +1,547 @@
+/* flask_session._core.Store: the handle that Python code has on a C store.
+ *
+ * A store is put together as prefix(trace(gil(breaker(driver)))) for a driver,
+ * prefix(trace(breaker(py))) for a Python adapter. Requests go through the C
+ * session; the methods here serve tests, tools and the CLI.
+ */
+#include "core.h"
+
+#define CX_STORE_TIMEOUT_MS 2000
+#define CX_BREAKER_FAILURES 5
+#define CX_BREAKER_RETRY_MS 1000
+#define CX_OPTIONS_MAX 16
+
+static cx_state *state_of(PyObject *self)
+{
+    return cx_state_of_type(Py_TYPE(self));
+}
+
+/* Wrap `bare` in breaker, (gil,) trace; on failure everything is closed. */
+static PyObject *store_finish(PyTypeObject *type, cx_state *state, cession_store *driver,
+                              PyObject *adapter)
+{
+    cession_error err = CESSION_ERROR_INIT;
+    cession_store *chain = driver, *bare = NULL, *next;
+    const char *name = driver->ops->name;
+    int status = cession_store_breaker(chain, CX_BREAKER_FAILURES, CX_BREAKER_RETRY_MS, &next,
+                                       &err);
+    if (status == CESSION_OK) {
+        chain = next;
+        if (!adapter) {
+            bare = chain;
+            status = cx_store_gil_new(chain, &next, &err);
+        }
+    }
+    if (status == CESSION_OK) {
+        chain = next;
+        status = cession_store_trace(chain, &next, &err);
+    }
+    cx_store *self = NULL;
+    if (status == CESSION_OK) {
+        chain = next;
+        self = (cx_store *)type->tp_alloc(type, 0);
+    }
+    if (!self) {
+        cession_store_close(chain);
+        return PyErr_Occurred() ? NULL : cx_raise(state, status, &err);
+    }
+    self->store = self->trace = chain;
+    self->bare = bare;
+    self->name = name;
+    self->adapter = adapter;
+    return (PyObject *)self;
+}
+
+static int parse_options(PyObject *options, cession_option *table, size_t *ret_count)
+{
+    PyObject *name, *value;
+    Py_ssize_t at = 0;
+    size_t count = 0;
+    while (PyDict_Next(options, &at, &name, &value)) {
+        if (count == CX_OPTIONS_MAX) {
+            PyErr_SetString(PyExc_ValueError, "too many options");
+            return -1;
+        }
+        if (!PyUnicode_Check(name) || !PyUnicode_Check(value)) {
+            PyErr_SetString(PyExc_TypeError, "options must be a dict of str to str");
+            return -1;
+        }
+        table[count].name = PyUnicode_AsUTF8(name);
+        table[count].value = PyUnicode_AsUTF8(value);
+        if (!table[count].name || !table[count].value) {
+            return -1;
+        }
+        if (strlen(table[count].value) != (size_t)PyUnicode_GET_LENGTH(value) &&
+            PyUnicode_IS_ASCII(value)) {
+            PyErr_SetString(PyExc_ValueError, "an option holds a NUL character");
+            return -1;
+        }
+        count++;
+    }
+    *ret_count = count;
+    return 0;
+}
+
+static PyObject *store_open(PyTypeObject *type, PyObject *args)
+{
+    const char *name;
+    PyObject *options = NULL;
+    cession_option table[CX_OPTIONS_MAX];
+    size_t count = 0;
+    cession_error err = CESSION_ERROR_INIT;
+    cession_store *driver;
+    cx_state *state = cx_state_of_type(type);
+    if (!state || !PyArg_ParseTuple(args, "s|O!:open", &name, &PyDict_Type, &options) ||
+        (options && parse_options(options, table, &count) < 0)) {
+        return NULL;
+    }
+    int status = cession_store_open(name, table, count, &driver, &err);
+    return status == CESSION_OK ? store_finish(type, state, driver, NULL)
+                                : cx_raise(state, status, &err);
+}
+
+static PyObject *store_open_url(PyTypeObject *type, PyObject *arg)
+{
+    cession_error err = CESSION_ERROR_INIT;
+    cession_store *driver;
+    cx_state *state = cx_state_of_type(type);
+    const char *url = PyUnicode_AsUTF8(arg);
+    if (!state || !url) {
+        return NULL;
+    }
+    int status = cession_store_open_url(url, &driver, &err);
+    return status == CESSION_OK ? store_finish(type, state, driver, NULL)
+                                : cx_raise(state, status, &err);
+}
+
+static PyObject *store_wrap(PyTypeObject *type, PyObject *adapter)
+{
+    cession_store *driver;
+    cx_state *state = cx_state_of_type(type);
+    if (!state || cx_store_py_new(state, adapter, &driver) < 0) {
+        return NULL;
+    }
+    return store_finish(type, state, driver, adapter);
+}
+
+static int store_usable(cx_store *self)
+{
+    if (!self->store) {
+        PyErr_SetString(PyExc_ValueError, "this store is closed, or was taken over by prefixed()");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *store_prefixed(cx_store *self, PyObject *arg)
+{
+    cession_error err = CESSION_ERROR_INIT;
+    cession_store *chain;
+    Py_ssize_t len;
+    cx_state *state = state_of((PyObject *)self);
+    const char *prefix = PyUnicode_AsUTF8AndSize(arg, &len);
+    if (!state || !prefix || store_usable(self) < 0) {
+        return NULL;
+    }
+    PyTypeObject *type = Py_TYPE(self);
+    cx_store *made = (cx_store *)type->tp_alloc(type, 0);
+    if (!made) {
+        return NULL;
+    }
+    int status = cession_store_prefix(self->store, cession_span_of(prefix, (size_t)len), &chain,
+                                      &err);
+    if (status != CESSION_OK) {
+        Py_DECREF(made);
+        return cx_raise(state, status, &err);
+    }
+    made->store = chain;
+    made->trace = self->trace;
+    made->bare = self->bare;
+    made->name = self->name;
+    made->adapter = self->adapter;
+    made->maintainer = self->maintainer;
+    self->store = self->trace = self->bare = NULL;
+    self->adapter = NULL;
+    self->maintainer = NULL;
+    return (PyObject *)made;
+}
+
+static void store_shut(cx_store *self)
+{
+    cession_store *chain = self->store;
+    struct cx_maintainer *maintainer = self->maintainer;
+    self->store = self->trace = self->bare = NULL;
+    self->maintainer = NULL;
+    self->adapter = NULL;
+    cx_maintainer_free(maintainer);
+    cession_store_close(chain);
+}
+
+static PyObject *store_close(cx_store *self, PyObject *Py_UNUSED(ignored))
+{
+    store_shut(self);
+    Py_RETURN_NONE;
+}
+
+/* ---- operations ------------------------------------------------------------------ */
+
+static int timeout_deadline(PyObject *timeout, cession_deadline *ret_deadline)
+{
+    int64_t ms = CX_STORE_TIMEOUT_MS;
+    if (timeout && timeout != Py_None && cx_seconds_to_ms(timeout, &ms) < 0) {
+        return -1;
+    }
+    *ret_deadline = cession_deadline_in(ms);
+    return 0;
+}
+
+static PyObject *stored_tuple(const cession_stored *stored)
+{
+    PyObject *expires = stored->expires_at_ms == CESSION_EXPIRES_UNKNOWN
+                            ? Py_NewRef(Py_None)
+                            : PyLong_FromLongLong(stored->expires_at_ms);
+    return expires ? Py_BuildValue("(y#y#N)", stored->value.data ? (char *)stored->value.data : "",
+                                   (Py_ssize_t)stored->value.len, (const char *)stored->version,
+                                   (Py_ssize_t)stored->version_len, expires)
+                   : NULL;
+}
+
+static PyObject *store_load(cx_store *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"key", "timeout", NULL};
+    const char *key;
+    Py_ssize_t key_len;
+    PyObject *timeout = NULL, *result = NULL;
+    cession_deadline deadline;
+    cession_error err = CESSION_ERROR_INIT;
+    cession_stored stored;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s#|O:load", names, &key, &key_len, &timeout) ||
+        timeout_deadline(timeout, &deadline) < 0 || store_usable(self) < 0) {
+        return NULL;
+    }
+    cession_stored_init(&stored);
+    int status = cession_store_load(self->store, cession_span_of(key, (size_t)key_len), deadline,
+                                    &stored, &err);
+    if (status == CESSION_OK) {
+        result = stored_tuple(&stored);
+    } else if (status == CESSION_NOT_FOUND) {
+        result = Py_NewRef(Py_None);
+    } else {
+        cx_raise(state_of((PyObject *)self), status, &err);
+    }
+    cession_stored_release(&stored);
+    return result;
+}
+
+static PyObject *store_create(cx_store *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"key", "value", "ttl_ms", "timeout", NULL};
+    const char *key, *value;
+    Py_ssize_t key_len, value_len;
+    long long ttl_ms;
+    PyObject *timeout = NULL;
+    cession_deadline deadline;
+    cession_error err = CESSION_ERROR_INIT;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s#y#L|O:create", names, &key, &key_len, &value,
+                                     &value_len, &ttl_ms, &timeout) ||
+        timeout_deadline(timeout, &deadline) < 0 || store_usable(self) < 0) {
+        return NULL;
+    }
+    int status = cession_store_create(self->store, cession_span_of(key, (size_t)key_len),
+                                      cession_span_of(value, (size_t)value_len), ttl_ms, deadline,
+                                      &err);
+    if (status < 0) {
+        return cx_raise(state_of((PyObject *)self), status, &err);
+    }
+    return PyBool_FromLong(status == CESSION_OK);
+}
+
+static PyObject *store_replace(cx_store *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"key", "expected", "version", "value", "ttl_ms", "timeout", NULL};
+    const char *key, *old, *version, *value;
+    Py_ssize_t key_len, old_len, version_len, value_len;
+    long long ttl_ms;
+    PyObject *timeout = NULL, *result = NULL;
+    cession_deadline deadline;
+    cession_error err = CESSION_ERROR_INIT;
+    cession_stored current;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s#y#y#y#L|O:replace", names, &key, &key_len,
+                                     &old, &old_len, &version, &version_len, &value, &value_len,
+                                     &ttl_ms, &timeout) ||
+        timeout_deadline(timeout, &deadline) < 0 || store_usable(self) < 0) {
+        return NULL;
+    }
+    cession_expected expected = {cession_span_of(old, (size_t)old_len),
+                                 cession_span_of(version, (size_t)version_len)};
+    cession_stored_init(&current);
+    int status = cession_store_replace(self->store, cession_span_of(key, (size_t)key_len),
+                                       &expected, cession_span_of(value, (size_t)value_len), ttl_ms,
+                                       deadline, &current, &err);
+    if (status == CESSION_CONFLICT) {
+        result = stored_tuple(&current);
+    } else if (status < 0) {
+        cx_raise(state_of((PyObject *)self), status, &err);
+    } else {
+        result = PyLong_FromLong(status);
+    }
+    cession_stored_release(&current);
+    return result;
+}
+
+static PyObject *store_touch(cx_store *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"key", "expected", "version", "ttl_ms", "timeout", NULL};
+    const char *key, *old, *version;
+    Py_ssize_t key_len, old_len, version_len;
+    long long ttl_ms;
+    PyObject *timeout = NULL;
+    cession_deadline deadline;
+    cession_error err = CESSION_ERROR_INIT;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s#y#y#L|O:touch", names, &key, &key_len, &old,
+                                     &old_len, &version, &version_len, &ttl_ms, &timeout) ||
+        timeout_deadline(timeout, &deadline) < 0 || store_usable(self) < 0) {
+        return NULL;
+    }
+    cession_expected expected = {cession_span_of(old, (size_t)old_len),
+                                 cession_span_of(version, (size_t)version_len)};
+    int status = cession_store_touch(self->store, cession_span_of(key, (size_t)key_len), &expected,
+                                     ttl_ms, deadline, &err);
+    return status < 0 ? cx_raise(state_of((PyObject *)self), status, &err)
+                      : PyLong_FromLong(status);
+}
+
+static PyObject *store_remove(cx_store *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"key", "timeout", NULL};
+    const char *key;
+    Py_ssize_t key_len;
+    PyObject *timeout = NULL;
+    cession_deadline deadline;
+    cession_error err = CESSION_ERROR_INIT;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s#|O:remove", names, &key, &key_len,
+                                     &timeout) ||
+        timeout_deadline(timeout, &deadline) < 0 || store_usable(self) < 0) {
+        return NULL;
+    }
+    int status = cession_store_remove(self->store, cession_span_of(key, (size_t)key_len), deadline,
+                                      &err);
+    if (status < 0) {
+        return cx_raise(state_of((PyObject *)self), status, &err);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *store_purge(cx_store *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"limit", "timeout", NULL};
+    Py_ssize_t limit = 1000;
+    PyObject *timeout = NULL;
+    cession_deadline deadline;
+    cession_error err = CESSION_ERROR_INIT;
+    size_t count = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|nO:purge", names, &limit, &timeout) ||
+        timeout_deadline(timeout, &deadline) < 0 || store_usable(self) < 0) {
+        return NULL;
+    }
+    if (limit <= 0) {
+        PyErr_SetString(PyExc_ValueError, "limit must be above zero");
+        return NULL;
+    }
+    int status = cession_store_purge(self->store, (size_t)limit, deadline, &count, &err);
+    return status < 0 ? cx_raise(state_of((PyObject *)self), status, &err)
+                      : PyLong_FromSize_t(count);
+}
+
+static PyObject *store_maintain(cx_store *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout", NULL};
+    PyObject *timeout = NULL;
+    cession_deadline deadline;
+    cession_error err = CESSION_ERROR_INIT;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:maintain", names, &timeout) ||
+        timeout_deadline(timeout, &deadline) < 0 || store_usable(self) < 0) {
+        return NULL;
+    }
+    int status = cession_store_maintain(self->store, deadline, &err);
+    if (status < 0) {
+        return cx_raise(state_of((PyObject *)self), status, &err);
+    }
+    Py_RETURN_NONE;
+}
+
+static int append_row(void *context, cession_span key, cession_span value, int64_t expires_at_ms)
+{
+    PyObject *row = Py_BuildValue("(y#y#L)", (const char *)key.data, (Py_ssize_t)key.len,
+                                  value.data ? (const char *)value.data : "", (Py_ssize_t)value.len,
+                                  (long long)expires_at_ms);
+    int status = row && PyList_Append(context, row) == 0 ? CESSION_OK : CESSION_E_CALLBACK;
+    Py_XDECREF(row);
+    return status;
+}
+
+static PyObject *store_scan(cx_store *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"cursor", "batch", "timeout", NULL};
+    const char *cursor = "";
+    Py_ssize_t cursor_len = 0, batch = 100;
+    PyObject *timeout = NULL, *result = NULL;
+    cession_deadline deadline;
+    cession_error err = CESSION_ERROR_INIT;
+    cession_buf at;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|y#nO:scan", names, &cursor, &cursor_len,
+                                     &batch, &timeout) ||
+        timeout_deadline(timeout, &deadline) < 0 || store_usable(self) < 0) {
+        return NULL;
+    }
+    if (batch <= 0) {
+        PyErr_SetString(PyExc_ValueError, "batch must be above zero");
+        return NULL;
+    }
+    PyObject *rows = PyList_New(0);
+    if (!rows) {
+        return NULL;
+    }
+    cession_buf_init(&at, CESSION_KEY_MAX * 2);
+    int status = cession_buf_set(&at, cursor, (size_t)cursor_len);
+    if (status == CESSION_OK) {
+        status = cession_store_scan(self->store, &at, (size_t)batch, deadline, append_row, rows,
+                                    &err);
+    }
+    if (status == CESSION_OK) {
+        result = Py_BuildValue("(y#O)", at.data ? (const char *)at.data : "", (Py_ssize_t)at.len,
+                               rows);
+    } else {
+        cx_raise(state_of((PyObject *)self), status, &err);
+    }
+    cession_buf_release(&at);
+    Py_DECREF(rows);
+    return result;
+}
+
+static PyObject *store_counts(cx_store *self, PyObject *Py_UNUSED(ignored))
+{
+    cession_store_counts c;
+    cession_error err = CESSION_ERROR_INIT;
+    if (store_usable(self) < 0) {
+        return NULL;
+    }
+    int status = cession_store_trace_counts(self->trace, &c, &err);
+    if (status < 0) {
+        return cx_raise(state_of((PyObject *)self), status, &err);
+    }
+    typedef unsigned long long count;
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsKsK}", "load", (count)c.load, "create",
+                         (count)c.create, "replace", (count)c.replace, "touch", (count)c.touch,
+                         "remove", (count)c.remove, "purge", (count)c.purge, "scan", (count)c.scan,
+                         "maintain", (count)c.maintain, "conflict", (count)c.conflict, "gone",
+                         (count)c.gone, "changed", (count)c.changed, "exists", (count)c.exists,
+                         "not_found", (count)c.not_found, "failed", (count)c.failed, "busy",
+                         (count)c.busy);
+}
+
+static PyObject *store_get_capabilities(cx_store *self, void *Py_UNUSED(closure))
+{
+    return store_usable(self) < 0 ? NULL : PyLong_FromUnsignedLong(self->store->caps);
+}
+
+static PyObject *store_get_name(cx_store *self, void *Py_UNUSED(closure))
+{
+    if (store_usable(self) < 0) {
+        return NULL;
+    }
+    if (self->adapter) {
+        return PyObject_GetAttrString(self->adapter, "name");
+    }
+    return PyUnicode_FromString(self->name);
+}
+
+static PyObject *store_get_adapter(cx_store *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->adapter ? self->adapter : Py_None);
+}
+
+static int store_traverse(cx_store *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->adapter);
+    return 0;
+}
+
+/* No tp_clear: the adapter must live while operations can come; a cycle through it
+ * is broken where the interface lets go of its store. */
+static void store_dealloc(cx_store *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    store_shut(self);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+#define WITH_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef store_methods[] = {
+    {"open", (PyCFunction)store_open, METH_VARARGS | METH_CLASS,
+     "open(type, options={}) -> Store\n\nA driver of the C library by name. No I/O happens here."},
+    {"open_url", (PyCFunction)store_open_url, METH_O | METH_CLASS,
+     "open_url(url) -> Store\n\nThe same from a URL such as sqlite:///path."},
+    {"wrap", (PyCFunction)store_wrap, METH_O | METH_CLASS,
+     "wrap(adapter) -> Store\n\nA store whose operations are methods of adapter; see "
+     "flask_session.contract."},
+    {"prefixed", (PyCFunction)store_prefixed, METH_O,
+     "prefixed(prefix) -> Store\n\nThe same store with prefix before every key; takes this one "
+     "over, which is closed from then on."},
+    {"close", (PyCFunction)store_close, METH_NOARGS, "close()\n\nFree everything; idempotent."},
+    {"load", WITH_KEYWORDS(store_load), METH_VARARGS | METH_KEYWORDS,
+     "load(key, timeout=2.0) -> (value, version, expires_at_ms | None) | None"},
+    {"create", WITH_KEYWORDS(store_create), METH_VARARGS | METH_KEYWORDS,
+     "create(key, value, ttl_ms, timeout=2.0) -> bool\n\nInsert only; False: the key is taken."},
+    {"replace", WITH_KEYWORDS(store_replace), METH_VARARGS | METH_KEYWORDS,
+     "replace(key, expected, version, value, ttl_ms, timeout=2.0) -> OK | GONE | (value, version, "
+     "expires_at_ms)\n\nThe tuple means a conflict: what the store holds instead."},
+    {"touch", WITH_KEYWORDS(store_touch), METH_VARARGS | METH_KEYWORDS,
+     "touch(key, expected, version, ttl_ms, timeout=2.0) -> OK | CHANGED | GONE"},
+    {"remove", WITH_KEYWORDS(store_remove), METH_VARARGS | METH_KEYWORDS,
+     "remove(key, timeout=2.0)"},
+    {"purge", WITH_KEYWORDS(store_purge), METH_VARARGS | METH_KEYWORDS,
+     "purge(limit=1000, timeout=2.0) -> int\n\nDelete at most limit expired records."},
+    {"scan", WITH_KEYWORDS(store_scan), METH_VARARGS | METH_KEYWORDS,
+     "scan(cursor=b'', batch=100, timeout=2.0) -> (next_cursor, [(key, value, expires_at_ms)])"
+     "\n\nkey is bytes; an empty next_cursor ends the scan."},
+    {"maintain", WITH_KEYWORDS(store_maintain), METH_VARARGS | METH_KEYWORDS,
+     "maintain(timeout=2.0)\n\nCheckpoints and the like."},
+    {"counts", (PyCFunction)store_counts, METH_NOARGS,
+     "counts() -> dict\n\nOperations and answers since the start of this process."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef store_getset[] = {
+    {"capabilities", (getter)store_get_capabilities, NULL, "CAP_... flags", NULL},
+    {"name", (getter)store_get_name, NULL, "name of the driver or adapter", NULL},
+    {"adapter", (getter)store_get_adapter, NULL, "the wrapped Python adapter, or None", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot store_slots[] = {
+    {Py_tp_doc, "A session store. Make one with open, open_url or wrap."},
+    {Py_tp_methods, store_methods},
+    {Py_tp_getset, store_getset},
+    {Py_tp_traverse, store_traverse},
+    {Py_tp_dealloc, store_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec store_spec = {
+    .name = "flask_session._core.Store",
+    .basicsize = sizeof(cx_store),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = store_slots,
+};
+
+int cx_store_add(PyObject *module, cx_state *state)
+{
+    state->store_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &store_spec, NULL);
+    return state->store_type ? PyModule_AddType(module, state->store_type) : -1;
+}
