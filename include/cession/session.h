@@ -59,6 +59,7 @@ typedef struct cession_signer cession_signer;
 CESSION_API int cession_signer_new(const cession_span *keys, size_t count,
                                    cession_signer **ret_signer, cession_error *err);
 CESSION_API void cession_signer_free(cession_signer *signer); /* wipes the keys */
+/* Append the signed value to out; E_LIMIT when it would be longer than CESSION_SIGNED_MAX. */
 CESSION_API int cession_signer_sign(const cession_signer *signer, cession_span value,
                                     cession_buf *out, cession_error *err);
 /* OK: *ret_value lies in `signed_value`, *ret_key is the index of the key that
