@@ -1,8 +1,9 @@
 """The extension module: session type, session interface and stores, in C."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Protocol
 
+from blinker import NamedSignal
 from flask import Flask, Request, Response
 from flask.sessions import SessionMixin
 
@@ -52,18 +53,13 @@ class Session(dict[str, Any]):
 
 class _Events(Protocol):
     @property
-    def signals(self) -> Mapping[str, Any]: ...
+    def signals(self) -> dict[str, NamedSignal]: ...
     def emit(self, name: str, app: Flask | None, sid_hash: str, info: object = None, /) -> None: ...
 
 class Interface:
     @property
-    def key_prefix(self) -> str: ...
-    @property
-    def permanent(self) -> bool: ...
-    @property
-    def use_signer(self) -> bool: ...
-    @property
-    def sid_length(self) -> int: ...
+    def _store(self) -> Store: ...
+    def _counts(self) -> dict[str, int]: ...
     def _configure(
         self,
         *,
@@ -81,6 +77,7 @@ class Interface:
         timeout: float,
         lazy: bool,
         events: _Events,
+        defaults: dict[str, Callable[..., Any]],
     ) -> None: ...
     def open_session(self, app: Flask, request: Request) -> Any: ...
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None: ...

@@ -19,7 +19,6 @@ import flask
 from flask.sessions import SessionInterface as FlaskSessionInterface
 from flask.sessions import SessionMixin
 from werkzeug.exceptions import ServiceUnavailable
-from werkzeug.exceptions import ServiceUnavailable
 
 from . import _core, config
 from .defaults import Defaults
@@ -127,24 +126,24 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         self.cleanup_n_requests: int | None = config.check(
             "SESSION_CLEANUP_N_REQUESTS", cleanup_n_requests
         )
+        self._on_store_error: str = config.read(app, "SESSION_ON_STORE_ERROR")
         base = ServerSideSessionInterface
         self._configure(
             store=self._make_store(),
             session_class=self.session_class,
+            key_prefix=self.key_prefix,
             permanent=self.permanent,
             use_signer=self.use_signer,
             sid_length=self.sid_length,
             serialization_format=self.serializer.format,
             touch_interval=config.read(app, "SESSION_TOUCH_INTERVAL"),
             conflict=config.read(app, "SESSION_CONFLICT"),
-            on_store_error=config.read(app, "SESSION_ON_STORE_ERROR"),
+            on_store_error=self._on_store_error,
             strict_types=config.read(app, "SESSION_STRICT_TYPES"),
             timeout=config.read(app, "SESSION_STORE_TIMEOUT"),
             lazy=accessed_comes_first(),
             events=_events,
-            on_error=store_failed,
             defaults={name: getattr(base, name) for name in _OURS},
-            defaults=_DEFAULTS,
         )
         autodelete = config.read(app, "SESSION_AUTODELETE")
         self._autodelete_due = time.monotonic() if autodelete else float("inf")
@@ -249,40 +248,32 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         except _core.SessionStoreError:
             flask.current_app.logger.warning("expired sessions could not be purged", exc_info=True)
 
+    # -- when the store fails; called by the extension ----------------------------------
+
     def _unavailable(self, error: Exception) -> Exception:
-        """What a failed store becomes with SESSION_ON_STORE_ERROR="503"."""
+        """What the error becomes with SESSION_ON_STORE_ERROR = "503"."""
         unavailable = ServiceUnavailable(retry_after=1)
         unavailable.__cause__ = error
         return unavailable
 
-
-def store_failed(
-    app: Flask | None, error: Exception, response: Response | None, unavailable: bool = True
-) -> None:
-    """The store failed, and the extension asks what comes of it.
-
-    unavailable: it becomes a 503 (SESSION_ON_STORE_ERROR). While loading there is no
-    response, and the exception ends the view. While saving, Flask would not ask the
-    application's error handlers; so they are asked here, and their answer replaces status
-    and content of the response, whose other headers stay. Without a handler the error is
-    raised.
-    """
-    try:
-        if unavailable:
-            raise ServiceUnavailable(retry_after=1) from error
-        raise error
-    except Exception as raised:
-        if app is None or response is None:
-            raise
-        answer = app.make_response(app.ensure_sync(app.handle_user_exception)(raised))
-    if hasattr(response.response, "close"):
-        response.response.close()
-    response.response = answer.response
-    response.direct_passthrough = answer.direct_passthrough
-    response.status = answer.status
-    for name in ("Content-Length", "Content-Encoding", "ETag", "Last-Modified"):
-        response.headers.pop(name, None)
-    response.headers.update(answer.headers)
+    def store_failed(self, app: Flask, error: Exception, response: Response) -> None:
+        """Saving failed, and Flask does not ask the application's error handlers about
+        errors of save_session: ask them. Their answer replaces status and content of the
+        response, whose other headers stay. Without a handler the error is raised."""
+        if self._on_store_error == "503" and not isinstance(error, _core.SessionConflict):
+            error = self._unavailable(error)
+        try:
+            raise error  # the handler of last resort is a bare raise
+        except Exception as raised:
+            answer = app.make_response(app.ensure_sync(app.handle_user_exception)(raised))
+        if hasattr(response.response, "close"):
+            response.response.close()
+        response.response = answer.response
+        response.direct_passthrough = answer.direct_passthrough
+        response.status = answer.status
+        for name in ("Content-Length", "Content-Encoding", "ETag", "Last-Modified"):
+            response.headers.pop(name, None)
+        response.headers.update(answer.headers)
 
 
 @functools.cache

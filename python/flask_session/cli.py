@@ -25,6 +25,8 @@ def _extension() -> Extension:
 def stats() -> None:
     """Show the store and what this process asked of it."""
     for name, value in _extension().stats().items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {count}" for key, count in value.items())
         click.echo(f"{name}: {value}")
 
 

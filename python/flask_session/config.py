@@ -31,17 +31,23 @@ UNAVAILABLE = {
     *("elasticsearch", "datastore", "firestore", "peewee"),
 }
 TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
-SCHEMES = {"memory": "memory", "redis": "redis", "rediss": "redis", "sqlite": "sqlite"}
+#: URL scheme -> SESSION_TYPE.
+SCHEMES = {
+    "memory": "memory",
+    "redis": "redis",
+    "rediss": "redis",
+    "sqlite": "sqlite",
+    "unix": "redis",
+}
 
 _PREFIX_MAX = 700  # bytes; with the longest id and its store's own needs below 1,024
 
 
 def refuse(key: str, accepted: str, value: object) -> NoReturn:
-    """Raise SessionConfigError: key must be `accepted`, not value (shown if harmless)."""
-    shown = f"{value!r:.60}" if isinstance(value, bool | int | float | timedelta) else ""
-    raise SessionConfigError(
-        f"{key} must be {accepted}, not {shown} ({type(value).__name__})".replace("not  (", "not (")
-    )
+    """Raise SessionConfigError: key must be `accepted`. The value is shown if it is harmless."""
+    harmless = value is None or isinstance(value, bool | int | float | timedelta)
+    shown = f"{value!r:.60}" if harmless else f"a value of type {type(value).__name__}"
+    raise SessionConfigError(f"{key} must be {accepted}, not {shown}")
 
 
 def _flag(key: str, value: Any) -> bool:
@@ -63,7 +69,7 @@ def _prefix(key: str, value: Any) -> str:
 
 
 def _seconds(key: str, value: Any, *, zero: bool) -> float:
-    accepted = f"a number of seconds or a timedelta, {'zero or' if zero else 'and'} above zero"
+    accepted = f"a number of seconds or a timedelta, {'not negative' if zero else 'above zero'}"
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         refuse(key, accepted, value)

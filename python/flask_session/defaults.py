@@ -48,6 +48,6 @@ class Defaults:
     #: "normal": a power failure may lose the last commits; "full": it may not.
     SESSION_SQLITE_SYNCHRONOUS: str = "normal"
 
-    #: A client object, a redis:// URL, or a function that returns a client;
+    #: A client object, a redis:// or unix:// URL, or a function that returns a client;
     #: None: 127.0.0.1:6379.
     SESSION_REDIS: Any = None

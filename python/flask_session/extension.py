@@ -28,11 +28,16 @@ class Extension:
         self.interface = interface
         self.store: _core.Store | None = None
         if isinstance(interface, ServerSideSessionInterface):
-            self.store = interface.session_store
+            self.store = interface._store
 
     def stats(self) -> dict[str, Any]:
-        """The store's name, and how often this process asked it for what."""
-        return {} if self.store is None else {"store": self.store.name, **self.store.counts()}
+        """Since the start of this process: the store's ``operations`` and their answers,
+        the ``events`` of the session layer, and the store's name."""
+        interface = self.interface
+        if not isinstance(interface, ServerSideSessionInterface):
+            return {}
+        store = interface._store
+        return {"store": store.name, "operations": store.counts(), "events": interface._counts()}
 
     def purge(self, limit: int | None = None) -> int:
         """Delete expired sessions, at most limit (None: all), in batches of 1,000; returns

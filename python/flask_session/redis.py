@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ACCEPTED = (
     "a synchronous Redis or Valkey client object (redis.Redis, redis.RedisCluster,"
-    " Sentinel.master_for(...), valkey.Valkey), a redis:// URL, or a function without"
+    " Sentinel.master_for(...), valkey.Valkey), a redis:// or unix:// URL, or a function without"
     " arguments that returns such a client"
 )
 _METHODS = ("eval", "evalsha", "set", "delete")
@@ -155,7 +155,9 @@ def _own_client(url: str | None, timeout: float) -> Any:
         return redis.Redis.from_url(url, **limits)
     except ValueError:
         # The original error may quote the URL, and with it the password.
-        raise _core.SessionConfigError("the redis: URL cannot be understood") from None
+        raise _core.SessionConfigError(
+            "the Redis URL must be redis://, rediss:// or unix://, then what redis-py accepts"
+        ) from None
 
 
 def _client_settings(client: Any) -> dict[str, Any]:
@@ -173,7 +175,11 @@ def _check_client(client: Any) -> Any:
         inspect.iscoroutinefunction(getattr(client, name, None))
         for name in (*_METHODS, "execute_command")
     )
-    if asynchronous or not all(callable(getattr(client, name, None)) for name in _METHODS):
+    if asynchronous:
+        raise _core.SessionConfigError(
+            f"SESSION_REDIS is an asyncio client, but it must be {_ACCEPTED}"
+        )
+    if not all(callable(getattr(client, name, None)) for name in _METHODS):
         config.refuse("SESSION_REDIS", _ACCEPTED, client)
     settings = _client_settings(client)
     if settings.get("decode_responses"):
@@ -212,7 +218,7 @@ class RedisSession(ServerSideSession):
 class RedisSessionInterface(ServerSideSessionInterface):
     """Keeps sessions in Redis or Valkey.
 
-    client: a synchronous client object, a ``redis://`` URL, or a function
+    client: a synchronous client object, a ``redis://`` or ``unix://`` URL, or a function
     without arguments that returns a client; None: 127.0.0.1:6379. A client that
     is given is used as it is, with its own timeouts (UserWarning when these are
     long). One that is made here gets SESSION_STORE_TIMEOUT (2 seconds) and does
@@ -227,8 +233,6 @@ class RedisSessionInterface(ServerSideSessionInterface):
         self, app: Flask | None = None, client: Any = None, *positional: Any, **common: Any
     ) -> None:
         if client is None or isinstance(client, str):
-            if client is not None:
-                client = config.check("SESSION_URL", client)
             self.client = _own_client(client, config.read(app, "SESSION_STORE_TIMEOUT"))
         else:
             if inspect.isroutine(client) or isinstance(client, type):
@@ -236,5 +240,5 @@ class RedisSessionInterface(ServerSideSessionInterface):
             self.client = _check_client(client)
         super().__init__(app, *positional, **common)
 
-    def _open_store(self, key_prefix: str) -> _core.Store:
-        return _core.Store.wrap(RedisStore(self.client, key_prefix))
+    def _open_store(self) -> _core.Store:
+        return _core.Store.wrap(RedisStore(self.client, self.key_prefix))

@@ -10,8 +10,7 @@ signals.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from blinker import NamedSignal
 
@@ -23,7 +22,7 @@ session_loaded = NamedSignal("session-loaded", "A stored session was read.")
 session_saved = NamedSignal("session-saved", "A changed session was stored.")
 session_touched = NamedSignal("session-touched", "A session's expiry was renewed.")
 session_conflict = NamedSignal(
-    "session-conflict", "Two requests changed the same keys; ``keys`` says how many."
+    "session-conflict", "Two requests changed the same keys; ``keys`` is their number."
 )
 session_lost = NamedSignal(
     "session-lost", "Changes were dropped: the session had been removed or replaced meanwhile."
@@ -33,7 +32,9 @@ session_removed = NamedSignal("session-removed", "A session was removed from the
 session_rejected = NamedSignal(
     "session-rejected", "A stored value or a cookie was no session and was refused."
 )
-session_store_error = NamedSignal("session-store-error", "The store failed.")
+session_store_error = NamedSignal(
+    "session-store-error", "The store failed; ``error`` is the SessionStoreError."
+)
 session_made_private = NamedSignal(
     "session-made-private", "A response for shared caches sets the cookie and was made private."
 )
@@ -49,7 +50,7 @@ _LEVELS = {
 }
 
 
-def _shown(details: Mapping[str, object]) -> str:
+def _shown(details: dict[str, object]) -> str:
     return f" ({', '.join(f'{key}: {value}' for key, value in details.items())})" if details else ""
 
 
@@ -77,7 +78,9 @@ class Events:
     def emit(self, name: str, app: Flask | None, sid_hash: str, info: object = None) -> None:
         """Send the event. The rare ones are logged as well; they come here also when nobody
         listens."""
-        details = info if isinstance(info, Mapping) else {} if info is None else {"error": info}
+        details: dict[str, Any] = {}
+        if info is not None:
+            details["keys" if isinstance(info, int) else "error"] = info
         if name in _LEVELS:
             _logger.log(_LEVELS[name], "%s%s", self.signals[name].__doc__, _shown(details))
         self.signals[name].send(app, sid_hash=sid_hash, **details)
