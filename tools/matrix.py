@@ -3,8 +3,8 @@
     .venv/bin/python tools/matrix.py [PYTEST ARGUMENT...]
 
 Takes the interpreters that are on this machine (python3.10 ... on PATH, or pyenv's), makes a
-virtualenv for each pair in build/matrix, and prints a table. An interpreter that is missing is a row
-that says NOT RUN (with CI=true an error).
+virtualenv for each pair in build/matrix, and prints a table. An interpreter that is missing is a
+row that says NOT RUN (with CI=true an error).
 """
 
 from __future__ import annotations

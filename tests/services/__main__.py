@@ -35,8 +35,8 @@ def main() -> int:
             services.stop(SERVICES[name])
     else:
         for name, kind in SERVICES.items():
-            service = services.find(kind)
-            urls = " ".join(service.exports().values()) if service else "not running"
+            running = services.find(kind)
+            urls = " ".join(running.exports().values()) if running else "not running"
             print(f"{name}: {urls}")
     return 0
 
