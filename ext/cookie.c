@@ -3,6 +3,10 @@
 
 int cx_response_vary(cx_state *state, PyObject *response)
 {
+    int fast = cx_fast_vary(state, response);
+    if (fast != 0) {
+        return fast < 0 ? -1 : 0;
+    }
     PyObject *vary = PyObject_GetAttr(response, state->s.vary);
     PyObject *answer = vary ? PyObject_CallMethodOneArg(vary, state->s.add, state->cookie_key)
                             : NULL;
@@ -133,12 +137,35 @@ static PyObject *cookie_text(cx_interface *self, PyObject *app, cx_session *sess
     return text;
 }
 
+/* The shortcut, where nothing is overridden: 1, 0, -1 as in headers.c. */
+static int set_cookie_fast(cx_interface *self, PyObject *app, cx_session *session,
+                           PyObject *response, PyObject *text)
+{
+    int64_t expires_in_us = -1;
+    if (self->overrides.getters || self->overrides.expiration) {
+        return 0;
+    }
+    int permanent = cx_session_permanent(session);
+    if (permanent < 0 || (permanent && cx_lifetime_us(self->state, app, &expires_in_us) < 0)) {
+        return -1;
+    }
+    PyObject *config = PyObject_GetAttr(app, self->state->s.config);
+    int result = config ? cx_fast_set_cookie(self, config, response, text, expires_in_us) : -1;
+    Py_XDECREF(config);
+    return result == 1 && cx_response_vary(self->state, response) < 0 ? -1 : result;
+}
+
 int cx_response_set_cookie(cx_interface *self, PyObject *app, cx_session *session,
                            PyObject *response)
 {
     cx_state *state = self->state;
     int result = -1;
     PyObject *text = cookie_text(self, app, session);
+    int fast = text ? set_cookie_fast(self, app, session, response, text) : -1;
+    if (fast != 0) {
+        Py_XDECREF(text);
+        return fast < 0 ? -1 : 0;
+    }
     PyObject *kwargs = text ? cookie_attributes(self, app) : NULL;
     PyObject *expires = kwargs ? PyObject_CallMethodObjArgs((PyObject *)self,
                                                             state->s.get_expiration_time, app,

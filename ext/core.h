@@ -20,29 +20,38 @@
 /* X(name): strings used as attribute and key names, interned once. */
 #define CX_NAMES(X)                                                                                \
     X(_permanent)                                                                                  \
-    X(accessed) X(add) X(app) X(cache_control) X(config) X(cookies) X(create) X(delete_cookie) X(  \
-        domain) X(emit) X(environ) X(expires) X(get) X(get_cookie_domain) X(get_cookie_httponly)   \
-        X(get_cookie_name) X(get_cookie_partitioned) X(get_cookie_path) X(get_cookie_samesite)     \
-            X(get_cookie_secure) X(get_expiration_time) X(headers) X(httponly) X(is_null_session)  \
-                X(items) X(load) X(max_age) X(name) X(null_session_class) X(open_session)          \
-                    X(partitioned) X(path) X(permanent) X(permanent_session_lifetime) X(private)   \
-                        X(purge) X(receivers) X(remove) X(replace) X(request) X(s_maxage)          \
-                            X(samesite) X(save_session) X(scan) X(secret_key) X(secure)            \
-                                X(session_interface) X(set_cookie) X(should_set_cookie)            \
-                                    X(should_set_storage) X(sid) X(signals) X(touch) X(vary)       \
-                                        X(_session) X(_generate_sid) X(capabilities) X(close)      \
-                                            X(sid_length) X(regenerate) X(session_class) X(update) \
-                                                X(pop) X(popitem) X(setdefault) X(copy) X(keys)    \
-                                                    X(values) X(clear) X(made_private)             \
-                                                        X(get_ident) X(Lock) X(acquire) X(release) \
-                                                            X(store_failed) X(_unavailable)        \
-                                                                X(__reversed__) X(mimetype)
+    X(accessed)                                                                                    \
+    X(add)                                                                                         \
+    X(app) X(cache_control) X(config) X(cookies) X(create) X(delete_cookie) X(domain) X(emit) X(   \
+        environ) X(expires) X(get) X(get_cookie_domain) X(get_cookie_httponly) X(get_cookie_name)  \
+        X(get_cookie_partitioned) X(get_cookie_path) X(get_cookie_samesite) X(get_cookie_secure)   \
+            X(get_expiration_time) X(headers) X(httponly) X(is_null_session) X(items) X(load)      \
+                X(max_age) X(name) X(null_session_class) X(open_session) X(partitioned) X(path)    \
+                    X(permanent) X(permanent_session_lifetime) X(private) X(purge) X(receivers)    \
+                        X(remove) X(replace) X(request) X(s_maxage) X(samesite) X(save_session) X( \
+                            scan) X(secret_key) X(secure) X(session_interface) X(set_cookie)       \
+                            X(should_set_cookie) X(should_set_storage) X(sid) X(signals) X(touch)  \
+                                X(vary) X(_session) X(_generate_sid) X(capabilities) X(close) X(   \
+                                    sid_length) X(regenerate) X(session_class) X(update) X(pop)    \
+                                    X(popitem) X(setdefault) X(copy) X(keys) X(values) X(clear)    \
+                                        X(made_private) X(get_ident) X(Lock) X(acquire) X(release) \
+                                            X(store_failed) X(_unavailable) X(HTTP_COOKIE)         \
+                                                X(APPLICATION_ROOT) X(SESSION_COOKIE_NAME) X(      \
+                                                    SESSION_COOKIE_DOMAIN) X(SESSION_COOKIE_PATH)  \
+                                                    X(SESSION_COOKIE_SECURE)                       \
+                                                        X(SESSION_COOKIE_HTTPONLY)                 \
+                                                            X(SESSION_COOKIE_SAMESITE)             \
+                                                                X(SESSION_COOKIE_PARTITIONED)      \
+                                                                    X(_list) X(__reversed__)       \
+                                                                        X(mimetype)
 
 /* X(name): events, in the order of cx_interface.counts. */
-#define CX_EVENTS(X)                                                                        \
-    X(created)                                                                              \
-    X(loaded) X(saved) X(touched) X(conflict) X(lost) X(regenerated) X(removed) X(rejected) \
-        X(store_error) X(made_private)
+#define CX_EVENTS(X)                                                                    \
+    X(created)                                                                          \
+    X(loaded)                                                                           \
+    X(saved)                                                                            \
+    X(touched) X(conflict) X(lost) X(regenerated) X(removed) X(rejected) X(store_error) \
+        X(made_private)
 
 typedef enum cx_event {
 #define CX_EVENT_ENUM(name) CX_EV_##name,
@@ -59,7 +68,9 @@ typedef struct cx_state {
     PyObject *threading;   /* module: Lock and get_ident are looked up late (gevent) */
     PyObject *context_var; /* flask.globals._cv_request (or what replaced it), NULL: none */
     PyObject *timedelta_type;
-    PyObject *cookie_key; /* "Cookie" */
+    /* What the shortcuts of headers.c rely on; NULL: this werkzeug has no such thing. */
+    PyObject *request_type, *response_type, *headers_type, *dump_cookie;
+    PyObject *cookie_key, *vary_key, *set_cookie_key; /* names of headers */
     PyObject *event_names[CX_EV_COUNT];
     /* dict's own methods, for what PyDict_... does not offer */
     PyObject *dict_update, *dict_pop, *dict_popitem, *dict_setdefault, *dict_clear;
@@ -119,7 +130,16 @@ typedef struct cx_overrides {
     unsigned type_version; /* tp_version_tag when computed; 0: compute again */
     bool lazy_unsafe; /* open_session, save_session, is_null_session or a should_... is not ours */
     bool should_set_cookie, should_set_storage, generate_sid;
+    bool getters;    /* one of get_cookie_... is not Flask's */
+    bool expiration; /* get_expiration_time is not Flask's */
 } cx_overrides;
+
+#define CX_COOKIE_INPUTS 8
+/* A Set-Cookie line as werkzeug wrote it, cut where value and expiry go. */
+typedef struct cx_cookie_template {
+    PyObject *head, *middle, *tail;     /* ASCII str; NULL: none yet */
+    PyObject *inputs[CX_COOKIE_INPUTS]; /* the configuration it was made from */
+} cx_cookie_template;
 
 typedef struct cx_interface {
     PyObject_HEAD
@@ -137,6 +157,7 @@ typedef struct cx_interface {
     cession_signer *signer; /* cached for signer_secret and signer_fallbacks */
     PyObject *signer_secret, *signer_fallbacks;
     cx_overrides overrides;
+    cx_cookie_template cookie_template[2]; /* without and with an expiry */
     int64_t timeout_ms;
     uint64_t counts[CX_EV_COUNT];
     bool permanent, use_signer, lazy, strict_types, plain_session_class;
@@ -209,6 +230,14 @@ int cx_save_session(cx_interface *self, PyObject *app, cx_session *session, PyOb
 /* Commit now, without a response; the cookie is remembered for it. */
 int cx_session_commit_now(cx_session *self);
 
+/* headers.c: shortcuts. 1: done; 0: not certain to be the same, take the Python way; -1:
+ * exception. config is app.config. */
+int cx_fast_cookie(cx_interface *self, PyObject *config, PyObject *request, PyObject **ret_value);
+int cx_fast_vary(cx_state *state, PyObject *response);
+/* expires_in_us: microseconds from now, negative: no Expires. */
+int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response, PyObject *text,
+                       int64_t expires_in_us);
+
 /* cookie.c: what a response gets. */
 int cx_response_vary(cx_state *state, PyObject *response);
 int cx_response_set_cookie(cx_interface *self, PyObject *app, cx_session *session,
@@ -225,7 +254,9 @@ extern PyMethodDef cx_ids_methods[];
 
 /* Seconds of a Python number as milliseconds, rounded up; -1 + exception. */
 int cx_seconds_to_ms(PyObject *seconds, int64_t *ret_ms);
-/* A timedelta as milliseconds, rounded up; -1 + exception. */
-int cx_timedelta_to_ms(cx_state *state, PyObject *delta, int64_t *ret_ms);
+/* A timedelta as microseconds; -1 + exception. */
+int cx_timedelta_to_us(cx_state *state, PyObject *delta, int64_t *ret_us);
+/* app.permanent_session_lifetime, which must be above zero; -1 + exception. */
+int cx_lifetime_us(cx_state *state, PyObject *app, int64_t *ret_us);
 
 #endif

@@ -143,7 +143,7 @@ int cx_seconds_to_ms(PyObject *seconds, int64_t *ret_ms)
     return 0;
 }
 
-int cx_timedelta_to_ms(cx_state *state, PyObject *delta, int64_t *ret_ms)
+int cx_timedelta_to_us(cx_state *state, PyObject *delta, int64_t *ret_us)
 {
     if (!PyObject_TypeCheck(delta, (PyTypeObject *)state->timedelta_type)) {
         PyErr_Format(PyExc_TypeError, "a timedelta is needed, not %s", Py_TYPE(delta)->tp_name);
@@ -163,6 +163,18 @@ int cx_timedelta_to_ms(cx_state *state, PyObject *delta, int64_t *ret_ms)
             return -1;
         }
     }
-    *ret_ms = (parts[0] * 86400 + parts[1]) * 1000 + (parts[2] + 999) / 1000;
+    *ret_us = (parts[0] * 86400 + parts[1]) * 1000000 + parts[2];
     return 0;
+}
+
+int cx_lifetime_us(cx_state *state, PyObject *app, int64_t *ret_us)
+{
+    PyObject *delta = PyObject_GetAttr(app, state->s.permanent_session_lifetime);
+    int result = delta ? cx_timedelta_to_us(state, delta, ret_us) : -1;
+    Py_XDECREF(delta);
+    if (result == 0 && *ret_us <= 0) {
+        PyErr_SetString(PyExc_ValueError, "PERMANENT_SESSION_LIFETIME must be above zero");
+        result = -1;
+    }
+    return result;
 }

@@ -66,6 +66,17 @@ int cx_interface_overrides(cx_interface *self)
                      differs(self, state->s.save_session, own_attr(self, state->s.save_session)) ||
                      differs(self, state->s.is_null_session,
                              own_attr(self, state->s.is_null_session));
+    PyObject *const getters[] = {
+        state->s.get_cookie_name,        state->s.get_cookie_domain,   state->s.get_cookie_path,
+        state->s.get_cookie_secure,      state->s.get_cookie_httponly, state->s.get_cookie_samesite,
+        state->s.get_cookie_partitioned,
+    };
+    o->getters = false;
+    for (size_t i = 0; i < sizeof getters / sizeof *getters; i++) {
+        o->getters = o->getters || differs(self, getters[i], default_attr(self, getters[i]));
+    }
+    o->expiration = differs(self, state->s.get_expiration_time,
+                            default_attr(self, state->s.get_expiration_time));
     o->type_version = version;
     return PyErr_Occurred() ? -1 : 0;
 }
@@ -364,6 +375,11 @@ static int interface_traverse(cx_interface *self, visitproc visit, void *arg)
     Py_VISIT(self->defaults);
     Py_VISIT(self->signer_secret);
     Py_VISIT(self->signer_fallbacks);
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t j = 0; j < CX_COOKIE_INPUTS; j++) {
+            Py_VISIT(self->cookie_template[i].inputs[j]);
+        }
+    }
     return 0;
 }
 
@@ -384,6 +400,14 @@ static int interface_clear(cx_interface *self)
     Py_CLEAR(self->defaults);
     Py_CLEAR(self->signer_secret);
     Py_CLEAR(self->signer_fallbacks);
+    for (size_t i = 0; i < 2; i++) {
+        Py_CLEAR(self->cookie_template[i].head);
+        Py_CLEAR(self->cookie_template[i].middle);
+        Py_CLEAR(self->cookie_template[i].tail);
+        for (size_t j = 0; j < CX_COOKIE_INPUTS; j++) {
+            Py_CLEAR(self->cookie_template[i].inputs[j]);
+        }
+    }
     return 0;
 }
 

@@ -20,7 +20,9 @@ static int intern_names(cx_state *state)
     CX_EVENTS(CX_EVENT_INTERN)
 #undef CX_EVENT_INTERN
     state->cookie_key = PyUnicode_InternFromString("Cookie");
-    return state->cookie_key ? 0 : -1;
+    state->vary_key = PyUnicode_InternFromString("Vary");
+    state->set_cookie_key = PyUnicode_InternFromString("Set-Cookie");
+    return state->cookie_key && state->vary_key && state->set_cookie_key ? 0 : -1;
 }
 
 static PyObject *import_attr(const char *module, const char *name)
@@ -29,6 +31,19 @@ static PyObject *import_attr(const char *module, const char *name)
     PyObject *attr = imported ? PyObject_GetAttrString(imported, name) : NULL;
     Py_XDECREF(imported);
     return attr;
+}
+
+/* The same, NULL without exception when there is no such attribute. */
+static int import_optional(const char *module, const char *name, PyObject **slot)
+{
+    *slot = import_attr(module, name);
+    if (!*slot) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
+        PyErr_Clear();
+    }
+    return 0;
 }
 
 static int import_python_parts(cx_state *state)
@@ -44,13 +59,14 @@ static int import_python_parts(cx_state *state)
     }
     /* The variable that holds Flask's request context: Flask keeps it under this name
      * up to 3.1. Without it nothing is lazy. */
-    state->context_var = import_attr("flask.globals", "_cv_request");
-    if (!state->context_var) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            return -1;
-        }
-        PyErr_Clear();
-    } else if (!PyContextVar_CheckExact(state->context_var)) {
+    if (import_optional("flask.globals", "_cv_request", &state->context_var) < 0 ||
+        import_optional("flask.wrappers", "Request", &state->request_type) < 0 ||
+        import_optional("flask.wrappers", "Response", &state->response_type) < 0 ||
+        import_optional("werkzeug.datastructures", "Headers", &state->headers_type) < 0 ||
+        import_optional("werkzeug.http", "dump_cookie", &state->dump_cookie) < 0) {
+        return -1;
+    }
+    if (state->context_var && !PyContextVar_CheckExact(state->context_var)) {
         Py_CLEAR(state->context_var);
     }
     return 0;
@@ -107,12 +123,14 @@ static int core_exec(PyObject *module)
 }
 
 /* X(field): every object of the state, once for traverse and clear. */
-#define CX_STATE_OBJECTS(X)                                                                       \
-    X(session_type)                                                                               \
-    X(interface_type) X(store_type) X(store_error) X(conflict_error) X(config_error) X(threading) \
-        X(context_var) X(timedelta_type) X(cookie_key) X(dict_update) X(dict_pop) X(dict_popitem) \
-            X(dict_setdefault) X(dict_clear) X(dict_keys) X(dict_values) X(dict_items)            \
-                X(dict_reversed)
+#define CX_STATE_OBJECTS(X)                                                                        \
+    X(session_type)                                                                                \
+    X(interface_type)                                                                              \
+    X(store_type) X(store_error) X(conflict_error) X(config_error) X(threading) X(context_var)     \
+        X(timedelta_type) X(request_type) X(response_type) X(headers_type) X(dump_cookie)          \
+            X(cookie_key) X(vary_key) X(set_cookie_key) X(dict_update) X(dict_pop) X(dict_popitem) \
+                X(dict_setdefault) X(dict_clear) X(dict_keys) X(dict_values) X(dict_items)         \
+                    X(dict_reversed)
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg)
 {

@@ -131,9 +131,17 @@ typedef struct incoming {
     bool refused;       /* something was there and does not count */
 } incoming;
 
+/* The cookie's value, a new reference; None or a str. */
 static PyObject *cookie_value(cx_interface *self, PyObject *app, PyObject *request)
 {
     cx_state *state = self->state;
+    PyObject *found = NULL;
+    PyObject *config = PyObject_GetAttr(app, state->s.config);
+    int fast = config ? cx_fast_cookie(self, config, request, &found) : -1;
+    Py_XDECREF(config);
+    if (fast != 0) {
+        return fast < 0 ? NULL : found ? found : Py_NewRef(Py_None);
+    }
     PyObject *name = PyObject_CallMethodOneArg((PyObject *)self, state->s.get_cookie_name, app);
     PyObject *cookies = name ? PyObject_GetAttr(request, state->s.cookies) : NULL;
     PyObject *value = cookies ? PyObject_CallMethodOneArg(cookies, state->s.get, name) : NULL;

@@ -14,18 +14,6 @@ static int config_flag(cx_state *state, PyObject *app, const char *key, bool *re
     return truth < 0 ? -1 : 0;
 }
 
-static int lifetime(cx_interface *self, PyObject *app, int64_t *ret_ms)
-{
-    PyObject *delta = PyObject_GetAttr(app, self->state->s.permanent_session_lifetime);
-    int result = delta ? cx_timedelta_to_ms(self->state, delta, ret_ms) : -1;
-    Py_XDECREF(delta);
-    if (result == 0 && *ret_ms <= 0) {
-        PyErr_SetString(PyExc_ValueError, "PERMANENT_SESSION_LIFETIME must be above zero");
-        result = -1;
-    }
-    return result;
-}
-
 /* self.method(app, session) as a truth value: 1, 0, -1. */
 static int ask(cx_interface *self, PyObject *method, PyObject *app, cx_session *session)
 {
@@ -41,10 +29,12 @@ static int fill(cx_interface *self, PyObject *app, cx_session *session, cession_
 {
     memset(in, 0, sizeof *in);
     int permanent = cx_session_permanent(session);
-    if (permanent < 0 || lifetime(self, app, &in->lifetime_ms) < 0 ||
+    int64_t lifetime_us;
+    if (permanent < 0 || cx_lifetime_us(self->state, app, &lifetime_us) < 0 ||
         config_flag(self->state, app, "SESSION_REFRESH_EACH_REQUEST", &in->refresh) < 0) {
         return -1;
     }
+    in->lifetime_ms = (lifetime_us + 999) / 1000;
     in->empty = cx_session_empty(session);
     if (self->overrides.should_set_storage && !in->empty) {
         int wanted = ask(self, self->state->s.should_set_storage, app, session);
