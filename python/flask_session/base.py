@@ -36,7 +36,13 @@ else:
 
 _AUTODELETE_SECONDS = 60.0
 # Where these are not overridden, the extension does not call them.
-_OURS = ("_generate_sid", "should_set_storage", "should_set_cookie")
+_OURS = (
+    "_generate_sid",
+    "should_set_storage",
+    "should_set_cookie",
+    "get_expiration_time",
+    *(name for name in vars(FlaskSessionInterface) if name.startswith("get_cookie_")),
+)
 _events = Events()
 
 os.register_at_fork(before=_core.fork_quiesce)
