@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
 OWNED_HEADERS: dict[str, tuple[str, ...]] = {
     "Python.h": ("ext/",),
     "sqlite3.h": ("src/drivers/sqlite", "tests/"),
-    "openssl/": ("src/base/", "src/session/", "src/drivers/", "tests/"),
+    "openssl/": ("src/base/", "src/session/", "src/drivers/", "ext/", "tests/"),
     "syslog.h": (),
 }
 

@@ -58,7 +58,7 @@ rm -f "$root/etc/apt/sources.list"
 copy /etc/apt/sources.list /etc/apt/sources.list.d /etc/apt/apt.conf.d /etc/apt/auth.conf \
     /etc/apt/auth.conf.d /etc/apt/keyrings /etc/apt/trusted.gpg.d /usr/share/keyrings \
     /etc/pip.conf /etc/resolv.conf /etc/hosts /usr/local/share/ca-certificates
-home=/home/visitor
+home=/srv/visitor
 mkdir -p "$root$home"
 for path in .config/pip .pip; do
     if [ -d "$HOME/$path" ]; then
