@@ -104,14 +104,25 @@ check-types: deps
 	@echo "== types"
 	@$(BIN)/mypy --cache-dir build/mypy
 
+# $(call setup,FOLDER,OPTIONS): configure a folder for the C tests, anew when the tools changed.
+define setup
+@mkdir -p build
+@$(IN_VENV) meson setup $$(test -e $(1)/build.ninja && echo --reconfigure) $(1) -Dpython=false \
+	-Dtests=true -Dbuildtype=debugoptimized --werror $(2) >$(1).log 2>&1 || { cat $(1).log; exit 1; }
+@touch $@
+endef
+
+# $(call compile,FOLDER): what the compiler says is shown when it fails.
+define compile
+@$(IN_VENV) meson compile -C $(1) >$(1).log 2>&1 || { cat $(1).log; exit 1; }
+endef
+
 build/c/build.ninja: $(VENV)/.stamp-requirements
-	@$(IN_VENV) meson setup $$(test -e $@ && echo --reconfigure) build/c -Dpython=false -Dtests=true \
-		-Dbuildtype=debugoptimized --werror >/dev/null
-	@touch $@
+	$(call setup,build/c)
 
 check-c: deps build/c/build.ninja
 	@echo "== C tests"
-	@$(IN_VENV) meson compile -C build/c >build/c/compile.log || { cat build/c/compile.log; exit 1; }
+	$(call compile,build/c)
 	@$(IN_VENV) meson test -C build/c --no-rebuild --print-errorlogs
 
 check-python: deps
@@ -123,13 +134,11 @@ check-python: deps
 asan: asan-c asan-python ## AddressSanitizer and UBSan over the C and the Python tests
 
 build/asan/build.ninja: $(VENV)/.stamp-requirements
-	@$(IN_VENV) meson setup $$(test -e $@ && echo --reconfigure) build/asan -Dpython=false -Dtests=true \
-		-Dbuildtype=debugoptimized -Db_sanitize=$(SANITIZE) -Db_lundef=false --werror >/dev/null
-	@touch $@
+	$(call setup,build/asan,-Db_sanitize=$(SANITIZE) -Db_lundef=false)
 
 asan-c: deps build/asan/build.ninja
 	@echo "== C tests under $(SANITIZE)"
-	@$(IN_VENV) meson compile -C build/asan >build/asan/compile.log || { cat build/asan/compile.log; exit 1; }
+	$(call compile,build/asan)
 	@$(ASAN_C) $(IN_VENV) meson test -C build/asan --no-rebuild --print-errorlogs
 
 build/asan-site/.stamp: $(VENV)/.stamp-requirements $(SOURCES)
