@@ -31,13 +31,14 @@ class Extension:
             self.store = interface._store
 
     def stats(self) -> dict[str, Any]:
-        """Since the start of this process: the store's ``operations`` and their answers,
-        the ``events`` of the session layer, and the store's name."""
+        """Since the start of this process: how often the ``store`` (its name) was asked for
+        each operation and gave each answer (``load``, ..., ``conflict``, ``gone``, ...), and
+        the ``events`` of the session layer by name."""
         interface = self.interface
         if not isinstance(interface, ServerSideSessionInterface):
             return {}
         store = interface._store
-        return {"store": store.name, "operations": store.counts(), "events": interface._counts()}
+        return {"store": store.name, **store.counts(), "events": interface._counts()}
 
     def purge(self, limit: int | None = None) -> int:
         """Delete expired sessions, at most limit (None: all), in batches of 1,000; returns
