@@ -82,6 +82,7 @@ environment=(HOME="$home" PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
     LANG=C.UTF-8 TERM="${TERM:-dumb}")
 while IFS='=' read -r name value; do
     case $name in
+    PIP_FIND_LINKS) [ -e "$value" ] || environment+=("$name=$value") ;; # a folder is not copied
     PIP_* | http_proxy | https_proxy | no_proxy | HTTP_PROXY | HTTPS_PROXY | NO_PROXY | SSL_CERT_FILE | \
         REQUESTS_CA_BUNDLE | CI) environment+=("$name=$value") ;;
     esac
@@ -95,7 +96,7 @@ inside env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-rec
     >>"$work/apt.log" 2>&1 || { tail -n 20 "$work/apt.log"; exit 1; }
 
 git bundle create "$root/cession.bundle" HEAD >/dev/null 2>&1
-inside git clone --quiet /cession.bundle "$home/cession"
+inside git -c advice.detachedHead=false clone --quiet /cession.bundle "$home/cession"
 git rev-parse --short HEAD
 
 for target in "${targets[@]}"; do
