@@ -7,7 +7,7 @@
 - python/meson.build and ext/meson.build name every file there is.
 - Text: no tabs, no trailing blanks, no conflict markers, no notes to self, no paths of one machine.
 
-Prints every finding and exits 1 when there is one.
+Prints every finding and exits 1 when there is one. An argument names another tree to check.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(sys.argv[1] if sys.argv[1:] else Path(__file__).parent.parent).resolve()
 
 # Floor of a folder -> the folders that its files may include from, besides their own and the
 # public headers.

@@ -1,0 +1,68 @@
+"""tools/check_floors.py finds what it is there to find."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKED = ("include", "src", "ext", "python")
+IGNORED = shutil.ignore_patterns("__pycache__", "*.so")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in CHECKED:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=IGNORED)
+    return tmp_path
+
+
+def findings(tree: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "check_floors.py"), str(tree)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == (1 if lines[:-1] else 0), done.stdout + done.stderr
+    return lines[:-1]
+
+
+def test_the_tree_itself(tree):
+    assert findings(tree) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "says"),
+    [
+        ("src/base/x.c", '#include "store/pool.h"', "looks up or sideways"),
+        ("src/session/x.c", '#include "store/pool.h"', "looks up or sideways"),
+        ("src/drivers/x.c", '#include "flow/flow.h"', "looks up or sideways"),
+        ("src/flow/x.c", "#include <Python.h>", "Python.h is not included here"),
+        ("src/flow/x.c", "#include <sqlite3.h>", "sqlite3.h is not included here"),
+        ("include/cession/x.h", '#include "base/os.h"', "a public header includes only"),
+        ("include/cession/x.h", "size_t f(void);", "does not compile alone with gcc"),
+        (
+            "include/cession/x.h",
+            "enum x { A }; static inline enum x f(void) { return 1; }",
+            "does not compile alone with g++",
+        ),
+        ("src/base/x.c", '#include "base/alloc.h"', "the last #include must be"),
+        ("src/base/x.c", 'int f(void) { return puts("x"); }', "the library does not print"),
+        ("src/base/x.c", '#include "base/banned.h"', "src/base/meson.build does not build"),
+        ("ext/x.c", '#include "core.h"', "ext/meson.build does not build"),
+        ("python/flask_session/x.py", "x = 1", "python/meson.build does not install"),
+        ("python/notes.md", "see /ro" + "ot/file", "a path of one machine"),
+        ("python/notes.md", "TO" + "DO: later", "a note to self"),
+        ("python/notes.md", "blank at the end ", "blank at the end of the line"),
+    ],
+)
+def test_a_fault_is_found(tree, path, text, says):
+    (tree / path).write_text(text + "\n")
+    found = findings(tree)
+    assert any(says in line and path.partition("/x.")[0] in line for line in found), found
