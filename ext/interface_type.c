@@ -440,12 +440,12 @@ static PyMethodDef interface_methods[] = {
 
 static PyMemberDef interface_members[] = {
     {"_store", T_OBJECT, offsetof(cx_interface, store), READONLY, "the Store, or None"},
-    {"key_prefix", T_OBJECT_EX, offsetof(cx_interface, key_prefix), READONLY,
+    {"key_prefix", T_OBJECT, offsetof(cx_interface, key_prefix), 0,
      "what stands before the sid in the store's keys"},
     {"permanent", T_BOOL, offsetof(cx_interface, permanent), 0,
      "whether new sessions are permanent"},
     {"use_signer", T_BOOL, offsetof(cx_interface, use_signer), 0, "whether cookies are signed"},
-    {"sid_length", T_PYSSIZET, offsetof(cx_interface, sid_length), READONLY,
+    {"sid_length", T_PYSSIZET, offsetof(cx_interface, sid_length), 0,
      "bytes of entropy of a new sid"},
     {NULL, 0, 0, 0, NULL},
 };
