@@ -145,7 +145,8 @@ bool dict_decode(cession_span bytes, dict *ret_dict, bool *ret_meta)
     dict d = {0};
     bool meta = false;
     size_t used;
-    if (ces_mp_walk(bytes.data, bytes.len, &used, NULL) != CESSION_OK || used != bytes.len)
+    if (bytes.len == 0 || ces_mp_walk(bytes.data, bytes.len, &used, NULL) != CESSION_OK ||
+        used != bytes.len)
         return false;
     const uint8_t *at = bytes.data;
     ces_mp_item item;
@@ -181,7 +182,7 @@ bool dict_decode(cession_span bytes, dict *ret_dict, bool *ret_meta)
 static void plan(void *context, const char *operation, cession_fault *ret_fault)
 {
     world *w = context;
-    unsigned index = w->operations++;
+    unsigned index = atomic_fetch_add(&w->operations, 1);
     if (w->hook)
         w->hook(w, operation, index);
     if (index >= w->fail_from && index - w->fail_from < w->fail_count) {

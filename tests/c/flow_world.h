@@ -7,6 +7,8 @@
 #ifndef TESTS_FLOW_WORLD_H
 #define TESTS_FLOW_WORLD_H
 
+#include <stdatomic.h>
+
 #include "cession/cession.h"
 
 #define LIFETIME INT64_C(3600000)
@@ -49,10 +51,9 @@ struct world {
     cession_flow *flow, *others;
     cession_flow_config config;
     world_hook *hook;               /* called before each operation under test */
-    unsigned operations;            /* under test so far; also the index of the next one */
+    atomic_uint operations;         /* under test so far; also the index of the next one */
     unsigned fail_from, fail_count; /* these operations fail... */
     int fail_before, fail_after;    /* ...with this */
-    unsigned answered_busy;
     void *context;
 };
 
