@@ -13,35 +13,54 @@
 
 #include "cession/codec.h"
 
-/* Types of the standard library and of markupsafe, imported once; lives in the
- * module state. */
+typedef enum cx_format { CX_MSGPACK, CX_JSON } cx_format;
+
+#define CX_KEY_CACHE 512u    /* decoded keys that are kept, a power of two */
+#define CX_KEY_CACHE_LEN 32u /* bytes of the longest one */
+#define CX_WARNED_MAX 256    /* types remembered as warned about; then it starts over */
+
+/* What the codec needs of Python, found once; lives in the module state. */
 typedef struct cx_codec_state {
-    PyObject *datetime_type, *date_type, *time_type, *timedelta_type, *timezone_type, *utc;
-    PyObject *decimal_type, *uuid_type, *markup_type /* NULL without markupsafe */;
-    PyObject *ordereddict_type, *enum_type, *dataclass_fields /* "__dataclass_fields__" */;
+    void *datetime; /* PyDateTime_CAPI of the datetime module, which never goes away */
+    PyTypeObject *timezone_type, *decimal_type, *uuid_type, *enum_type;
+    PyTypeObject *markup_type; /* NULL without markupsafe */
+    PyObject *uuid_safe;       /* what UUID(...) keeps in is_safe when it is not told */
+    PyObject *n_int, *n_is_safe, *n_utcoffset, *n_value, *n_items, *n_keys, *n_getitem, *n_meta;
+    PyObject *n_dataclass, *n_attrs, *n_struct, *n_name;
     PyObject *warned; /* set of types that were flattened with a warning */
-    PyObject *spare[16];
+    PyObject *own_items, *own_keys, *own_getitem; /* of the session type; NULL: only dict's */
+    PyObject *keys[CX_KEY_CACHE]; /* short ASCII str, by hash; entries may be NULL */
 } cx_codec_state;
 
-int cx_codec_state_init(cx_codec_state *state);     /* 0, or -1 with an exception */
+int cx_codec_state_init(cx_codec_state *state); /* 0, or -1 with an exception */
 int cx_codec_state_traverse(cx_codec_state *state, visitproc visit, void *arg);
 void cx_codec_state_clear(cx_codec_state *state);
+/* Make the C session type known: its items, keys and __getitem__ read the dict's
+ * own storage, so an instance of a subclass that keeps all three is encoded
+ * from there. 0, or -1 with an exception. */
+int cx_codec_set_session_type(cx_codec_state *state, PyTypeObject *type);
 
-/* Append the canonical MessagePack of the dict `session` (a dict or subclass; an
- * override of items() in a subclass is honoured when it is a subclass of the
- * C session type with its own `items`). strict: flattening is an error
+/* Append the canonical MessagePack of the dict `session` (a dict or subclass; where
+ * the class has items, keys or __getitem__ that are neither dict's nor the C
+ * session type's, what its items() gives is encoded). strict: flattening is an error
  * (SESSION_STRICT_TYPES). 0, or -1 with TypeError / ValueError / OverflowError /
  * RecursionError that names the key path and the type, never a value. The
  * reserved key CESSION_META_KEY at the top level is a ValueError. */
 int cx_encode(cx_codec_state *state, PyObject *session, bool strict, cession_buf *out);
+/* The same as tagged JSON. */
+int cx_encode_json(cx_codec_state *state, PyObject *session, bool strict, cession_buf *out);
 
 /* Decode a whole stored value into the given empty dict (dict or subclass; filled
- * through PyDict_SetItem, never through overrides). Reads MessagePack, and what
- * further formats are compiled in. Returns
+ * through PyDict_SetItem, never through overrides). Reads MessagePack, tagged JSON
+ * and plain pickles, whichever it is. The reserved key is left out. Returns
  *   1  decoded; *ret_canonical: certainly what cx_encode of the result gives
+ *      (never true of JSON and pickles)
  *   0  these bytes are no session; no exception is set, `into` is empty
  *  -1  exception (MemoryError)                                               */
 int cx_decode(cx_codec_state *state, cession_span value, PyObject *into, bool *ret_canonical);
+/* The same, *ret_canonical: certainly what encoding the result as `format` gives. */
+int cx_decode_format(cx_codec_state *state, cx_format format, cession_span value, PyObject *into,
+                     bool *ret_canonical);
 
 /* A cession_codec for the flow whose canonical() goes through Python objects, so
  * that every readable format and every extension comes out canonical. It needs
@@ -49,12 +68,20 @@ int cx_decode(cx_codec_state *state, cession_span value, PyObject *into, bool *r
 typedef struct cx_flow_codec {
     cession_codec base;
     cx_codec_state *state;
+    cx_format format;
 } cx_flow_codec;
 void cx_flow_codec_init(cx_flow_codec *codec, cx_codec_state *state);
+/* The same for tagged JSON. */
+void cx_flow_codec_init_json(cx_flow_codec *codec, cx_codec_state *state);
 
 /* Module-level functions for tests and tools:
  *   encode(mapping, /, *, strict=False) -> bytes
+ *   encode_json(mapping, /, *, strict=False) -> bytes
  *   decode(value, /) -> dict          (ValueError when it is no session)
+ *   decode_checked(value, format, /) -> (dict, canonical)    format: "msgpack", "json"
+ *   canonical(value, format, /) -> bytes               the flow codec's functions;
+ *   view(value, format, /) -> list of (key, value)     ValueError on E_FORMAT
+ *   compose(entries, format, /) -> bytes
  * The table has a NULL entry at the end. */
 extern PyMethodDef cx_codec_methods[];
 
