@@ -82,7 +82,7 @@ class MsgSpecSerializer(Serializer):
         self.format = config.check("SESSION_SERIALIZATION_FORMAT", format)
 
     def encode(self, session: Any) -> bytes:
-        return _core.encode(session)
+        return _core.encode_json(session) if self.format == "json" else _core.encode(session)
 
     def decode(self, serialized_data: bytes) -> dict[str, Any]:
         return _core.decode(serialized_data)
@@ -123,10 +123,7 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
                 f" not {type(app).__name__}"
             )
         self.app = app
-        self.key_prefix: str = config.check("SESSION_KEY_PREFIX", key_prefix)
-        self.use_signer: bool = config.check("SESSION_USE_SIGNER", use_signer)
-        self.permanent: bool = config.check("SESSION_PERMANENT", permanent)
-        self.sid_length: int = config.check("SESSION_ID_LENGTH", sid_length)
+        key_prefix = config.check("SESSION_KEY_PREFIX", key_prefix)
         self.has_same_site_capability = True
         self.serializer = MsgSpecSerializer(app, serialization_format)
         self.cleanup_n_requests: int | None = config.check(
@@ -135,12 +132,12 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         self._on_store_error: str = config.read(app, "SESSION_ON_STORE_ERROR")
         base = ServerSideSessionInterface
         self._configure(
-            store=self._make_store(),
+            store=self._make_store(key_prefix),
             session_class=self.session_class,
-            key_prefix=self.key_prefix,
-            permanent=self.permanent,
-            use_signer=self.use_signer,
-            sid_length=self.sid_length,
+            key_prefix=key_prefix,
+            permanent=config.check("SESSION_PERMANENT", permanent),
+            use_signer=config.check("SESSION_USE_SIGNER", use_signer),
+            sid_length=config.check("SESSION_ID_LENGTH", sid_length),
             serialization_format=self.serializer.format,
             touch_interval=config.read(app, "SESSION_TOUCH_INTERVAL"),
             conflict=config.read(app, "SESSION_CONFLICT"),
@@ -160,7 +157,7 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
 
     # -- the store ------------------------------------------------------------
 
-    def _open_store(self) -> _core.Store | None:
+    def _open_store(self, key_prefix: str) -> _core.Store | None:
         """The store, without the prefix; None where the three methods are the store."""
         return None
 
@@ -168,8 +165,8 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         base = ServerSideSessionInterface
         return [name for name in names if getattr(type(self), name) is not getattr(base, name)]
 
-    def _make_store(self) -> _core.Store:
-        store = self._open_store()
+    def _make_store(self, key_prefix: str) -> _core.Store:
+        store = self._open_store(key_prefix)
         methods = ("_retrieve_session_data", "_upsert_session", "_delete_session")
         own = self._overrides(*methods)
         if store is None and len(own) < len(methods):
@@ -181,7 +178,7 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         if self._overrides("_get_store_id"):
             return _core.Store.wrap(KeyedStore(store, self._get_store_id))
         self._unprefixed = None
-        return store.prefixed(self.key_prefix)
+        return store.prefixed(key_prefix)
 
     def _record(self, store_id: str) -> tuple[_core.Store, str]:
         if self._unprefixed is not None:

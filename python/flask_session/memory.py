@@ -28,5 +28,5 @@ class MemorySessionInterface(ServerSideSessionInterface):
         self.client = client
         super().__init__(app, **common)
 
-    def _open_store(self) -> _core.Store:
+    def _open_store(self, key_prefix: str) -> _core.Store:
         return _core.Store.open_url(self.client or "memory:")

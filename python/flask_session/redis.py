@@ -240,5 +240,5 @@ class RedisSessionInterface(ServerSideSessionInterface):
             self.client = _check_client(client)
         super().__init__(app, *positional, **common)
 
-    def _open_store(self) -> _core.Store:
-        return _core.Store.wrap(RedisStore(self.client, self.key_prefix))
+    def _open_store(self, key_prefix: str) -> _core.Store:
+        return _core.Store.wrap(RedisStore(self.client, key_prefix))

@@ -78,9 +78,9 @@ class Events:
     def emit(self, name: str, app: Flask | None, sid_hash: str, info: object = None) -> None:
         """Send the event. The rare ones are logged as well; they come here also when nobody
         listens."""
-        details: dict[str, Any] = {}
-        if info is not None:
-            details["keys" if isinstance(info, int) else "error"] = info
+        details: dict[str, Any] = {} if info is None else {"error": info}
+        if isinstance(info, dict):
+            details = info
         if name in _LEVELS:
             _logger.log(_LEVELS[name], "%s%s", self.signals[name].__doc__, _shown(details))
         self.signals[name].send(app, sid_hash=sid_hash, **details)

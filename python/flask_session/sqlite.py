@@ -62,7 +62,7 @@ class SqliteSessionInterface(ServerSideSessionInterface):
             ) from error
         return os.path.join(app.instance_path, name)
 
-    def _open_store(self) -> _core.Store:
+    def _open_store(self, key_prefix: str) -> _core.Store:
         if self._url is not None:
             return _core.Store.open_url(self._url)
         return _core.Store.open("sqlite", {"path": self._path, "synchronous": self._synchronous})
