@@ -128,14 +128,14 @@ def stored_sessions(instance: Path) -> list[str]:
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         rows = connection.execute(
-            "SELECT value, expires_at FROM session WHERE expires_at > ? ORDER BY created_at",
+            "SELECT value, expires FROM cession_sessions WHERE expires > ? ORDER BY created, id",
             (time.time() * 1000,),
         ).fetchall()
     finally:
         connection.close()
     lines = []
-    for value, expires_at in rows:
-        left = expires_at / 1000 - time.time()
+    for value, expires in rows:
+        left = expires / 1000 - time.time()
         lifetime = f"{left / 86400:.0f} days" if left > 86400 else f"{left:.0f} s"
         try:
             content = short(_core.decode(value))
