@@ -260,9 +260,10 @@ void ces_commit_lost(ces_commit *c)
 
 /* A create whose answer was lost may have left a record with our data under a sid
  * that nobody was told. It is never taken over: the same bytes could be another
- * visitor's, where an application's own generator repeats itself. Turning it into
- * a tombstone only while it holds exactly our bytes harms no one who is alive in
- * any case but that one. What was certainly ours is removed. */
+ * visitor's, where an application's own generator repeats itself. It is turned into
+ * a tombstone, and only while it holds exactly our bytes; the create that follows
+ * finds the sid taken and goes on to another one. What was certainly ours is
+ * removed. */
 int ces_commit_discard(ces_commit *c, cession_error *err)
 {
     cession_session *s = c->session;
@@ -281,8 +282,6 @@ int ces_commit_discard(ces_commit *c, cession_error *err)
             status = CESSION_OK;
         else if (status > 0)
             status = ces_unexpected(status, err);
-        if (status == CESSION_OK)
-            s->spent = true;
     }
     if (status == CESSION_OK)
         s->attempt_at = CES_ATTEMPT_NONE;

@@ -7,20 +7,19 @@
  * at once, and brings in what others wrote meanwhile.
  *
  * From the insert on `attempt` holds the bytes of the new record. Every way out
- * but success removes that record; if that fails too, or if the commit may not
- * wait, the session remembers it (CES_ATTEMPT_OURS) and the next commit starts by
- * removing it. A session that is freed instead leaves it to expire, under a sid
- * that nobody knows.
+ * but success removes that record; if that fails too, the session remembers it
+ * (CES_ATTEMPT_OURS) and the next commit starts by removing it. A session that is freed instead
+ * leaves it to expire, under a sid that nobody knows.
  */
 #include "flow/flow.h"
 
 #include "base/banned.h"
 
-/* Leave with `status`; the new record goes, within what is left of the time. */
+/* Leave with `status`; the new record goes, within what is left of the time. When
+ * that must not wait for it, the caller is asked to come again whatever the status,
+ * since it would not after a conflict. */
 static int undo(ces_commit *c, int status, cession_error *err)
 {
-    if (ces_commit_must_not_wait(c, status))
-        return status;
     int undone = ces_commit_discard(c, NULL);
     if (ces_commit_must_not_wait(c, undone))
         return cession_fail(err, undone, NULL);

@@ -739,6 +739,13 @@ static void test_gone_is_never_created_again(void)
         CHECK_INT(slow.out.lost, i != 2);
         CHECK_INT(slow.out.cookie, CESSION_COOKIE_NONE);
     }
+    /* forcing what was reported lost already is no further loss */
+    slow.now = dict_of("c3");
+    CHECK_OK(request_commit(&slow));
+    CHECK(slow.out.lost);
+    slow.force = true;
+    CHECK_OK(request_commit(&slow));
+    CHECK(!slow.out.lost);
     CHECK_STR(world_ops(&w, &start), "");
     CHECK_INT(world_live(&w), 0);
     request_end(&slow);
@@ -762,6 +769,26 @@ static void test_a_touch_that_finds_nothing_ends_the_session(void)
     CHECK_INT(r.out.action, CESSION_ACT_DROP);
     CHECK(r.out.lost);
     CHECK_STR(world_show(&w, SID_A), "a1");
+    request_end(&r);
+}
+
+static void test_one_touch_is_enough(void)
+{
+    setup();
+    world_put(&w, SID_A, "a1");
+    request r;
+    REQUIRE_OK(request_begin(&r, w.flow, SID_A));
+    r.lifetime_ms = 2 * LIFETIME;
+    cession_store_counts start = world_counts(&w);
+    for (int i = 0; i < 3; i++)
+        CHECK_OK(request_commit(&r));
+    CHECK_STR(world_ops(&w, &start), "touch 1");
+    /* a write counts as one */
+    dict_put(&r.now, 'b', 2);
+    r.lifetime_ms = 4 * LIFETIME;
+    for (int i = 0; i < 3; i++)
+        CHECK_OK(request_commit(&r));
+    CHECK_STR(world_ops(&w, &start), "replace 1 touch 1");
     request_end(&r);
 }
 
@@ -811,6 +838,18 @@ static void test_metadata_stays_and_is_not_seen(void)
     dict_put(&r.now, 'c', 3);
     CHECK_OK(request_commit(&r));
     CHECK_STR(world_show(&w, SID_A), "a1 b2 c3 +meta");
+    request_end(&r);
+
+    /* metadata that somebody took away meanwhile does not come back */
+    put_with_meta(SID_A, "a1");
+    REQUIRE_OK(request_begin(&r, w.flow, SID_A));
+    world_put(&w, SID_A, "a1");
+    dict_put(&r.now, 'b', 2);
+    CHECK_OK(request_commit(&r));
+    CHECK_STR(world_show(&w, SID_A), "a1 b2");
+    dict_put(&r.now, 'c', 3);
+    CHECK_OK(request_commit(&r));
+    CHECK_STR(world_show(&w, SID_A), "a1 b2 c3");
     request_end(&r);
 
     /* metadata alone is an empty session: the last key's deletion removes it */
@@ -1429,6 +1468,58 @@ static void test_a_regenerate_between_the_steps_of_another(void)
     request_end(&r);
 }
 
+/* The store throws the new record out before the old one is retired. */
+static const request *evicted;
+
+static void evict(world *self, const char *operation, unsigned index)
+{
+    (void)operation;
+    if (index == *(const unsigned *)self->context)
+        world_remove(self, request_sid(evicted));
+}
+
+static void test_an_evicted_new_record_loses_the_regenerate(void)
+{
+    setup();
+    world_put(&w, SID_A, "a1");
+    request r;
+    REQUIRE_OK(request_begin(&r, w.flow, SID_A));
+    CHECK_OK(cession_session_regenerate(r.session, NULL));
+    other_puts(SID_A, "z9");
+    unsigned third = w.operations + 2; /* create, replace, and this */
+    evicted = &r;
+    w.context = &third;
+    w.hook = evict;
+    CHECK_OK(request_commit(&r));
+    CHECK(r.out.lost);
+    CHECK_INT(r.out.cookie, CESSION_COOKIE_NONE);
+    CHECK_STR(world_show(&w, SID_A), "a1 z9");
+    CHECK_INT(world_live(&w), 1);
+    request_end(&r);
+}
+
+/* A raised conflict is the end for the caller: it must not leave a record behind,
+ * not even when removing it would have meant to wait. */
+static void test_a_raised_conflict_waits_for_the_clean_up(void)
+{
+    setup_with((cession_flow_config){.touch_interval_ms = -1, .raise_on_conflict = true});
+    world_put(&w, SID_A, "a1");
+    request r;
+    REQUIRE_OK(request_begin(&r, w.flow, SID_A));
+    CHECK_OK(cession_session_regenerate(r.session, NULL));
+    dict_put(&r.now, 'a', 2);
+    other_puts(SID_A, "a3");
+    world_fail(&w, w.operations + 2, 1, CESSION_E_BUSY, 0);
+    r.deadline = 0;
+    CHECK_STATUS(request_commit(&r), CESSION_E_BUSY);
+    CHECK_INT(world_live(&w), 2);
+    r.deadline = cession_deadline_in(10000);
+    CHECK_STATUS(request_commit(&r), CESSION_E_CONFLICT);
+    CHECK_INT(world_live(&w), 1);
+    CHECK_STR(world_show(&w, SID_A), "a3");
+    request_end(&r);
+}
+
 static const harness_test tests[] = {
     HARNESS_TEST(table),
     HARNESS_TEST(lazy_open_does_no_io),
@@ -1445,6 +1536,7 @@ static const harness_test tests[] = {
     HARNESS_TEST(unreadable_theirs_count_as_gone),
     HARNESS_TEST(gone_is_never_created_again),
     HARNESS_TEST(a_touch_that_finds_nothing_ends_the_session),
+    HARNESS_TEST(one_touch_is_enough),
     HARNESS_TEST(metadata_stays_and_is_not_seen),
     HARNESS_TEST(the_reserved_key_is_refused),
     HARNESS_TEST(tombstones_with_more_in_them),
@@ -1461,5 +1553,7 @@ static const harness_test tests[] = {
     HARNESS_TEST(regenerate_against_readers_and_touches),
     HARNESS_TEST(two_regenerates_at_once),
     HARNESS_TEST(a_regenerate_between_the_steps_of_another),
+    HARNESS_TEST(an_evicted_new_record_loses_the_regenerate),
+    HARNESS_TEST(a_raised_conflict_waits_for_the_clean_up),
 };
 HARNESS_MAIN(tests)
