@@ -3,12 +3,14 @@
 
 /* The names of the state, and all objects it holds: one list for init, traverse and
  * clear. */
+/* clang-format off */
 #define CODEC_NAMES(X)                                                                          \
     X(n_int, "int")                                                                             \
     X(n_is_safe, "is_safe") X(n_utcoffset, "utcoffset") X(n_value, "value") X(n_items, "items") \
         X(n_keys, "keys") X(n_getitem, "__getitem__") X(n_name, "name")                         \
             X(n_dataclass, "__dataclass_fields__") X(n_attrs, "__attrs_attrs__")                \
                 X(n_struct, "__struct_fields__") X(n_meta, CESSION_META_KEY)
+/* clang-format on */
 #define CODEC_TYPES(X) X(timezone_type) X(decimal_type) X(uuid_type) X(enum_type) X(markup_type)
 #define CODEC_OBJECTS(X) X(uuid_safe) X(warned) X(own_items) X(own_keys) X(own_getitem)
 

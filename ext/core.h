@@ -18,6 +18,7 @@
 #include "codec.h"
 
 /* X(name): strings used as attribute and key names, interned once. */
+/* clang-format off */
 #define CX_NAMES(X)                                                                                \
     X(_permanent)                                                                                  \
     X(accessed)                                                                                    \
@@ -44,14 +45,17 @@
                                                                 X(SESSION_COOKIE_PARTITIONED)      \
                                                                     X(_list) X(__reversed__)       \
                                                                         X(mimetype)
+/* clang-format on */
 
 /* X(name): events, in the order of cx_interface.counts. */
+/* clang-format off */
 #define CX_EVENTS(X)                                                                    \
     X(created)                                                                          \
     X(loaded)                                                                           \
     X(saved)                                                                            \
     X(touched) X(conflict) X(lost) X(regenerated) X(removed) X(rejected) X(store_error) \
         X(made_private)
+/* clang-format on */
 
 typedef enum cx_event {
 #define CX_EVENT_ENUM(name) CX_EV_##name,

@@ -123,6 +123,7 @@ static int core_exec(PyObject *module)
 }
 
 /* X(field): every object of the state, once for traverse and clear. */
+/* clang-format off */
 #define CX_STATE_OBJECTS(X)                                                                        \
     X(session_type)                                                                                \
     X(interface_type)                                                                              \
@@ -131,6 +132,7 @@ static int core_exec(PyObject *module)
             X(cookie_key) X(vary_key) X(set_cookie_key) X(dict_update) X(dict_pop) X(dict_popitem) \
                 X(dict_setdefault) X(dict_clear) X(dict_keys) X(dict_values) X(dict_items)         \
                     X(dict_reversed)
+/* clang-format on */
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg)
 {

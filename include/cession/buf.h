@@ -54,7 +54,8 @@ CESSION_API void cession_buf_release(cession_buf *buf);
 CESSION_API void cession_buf_clear(cession_buf *buf);
 /* Make room for more bytes past len. OK, E_NOMEM or E_LIMIT; content untouched on failure. */
 CESSION_API int cession_buf_reserve(cession_buf *buf, size_t more) CESSION_MUST_CHECK;
-CESSION_API int cession_buf_append(cession_buf *buf, const void *data, size_t len) CESSION_MUST_CHECK;
+CESSION_API int cession_buf_append(cession_buf *buf, const void *data,
+                                   size_t len) CESSION_MUST_CHECK;
 CESSION_API int cession_buf_byte(cession_buf *buf, uint8_t byte) CESSION_MUST_CHECK;
 /* Replace the content by a copy of data (which must not lie inside buf). */
 CESSION_API int cession_buf_set(cession_buf *buf, const void *data, size_t len) CESSION_MUST_CHECK;

@@ -32,33 +32,33 @@ extern "C" {
 
 /* X(name, value, message): the one list of codes. Values are part of the ABI:
  * append, never renumber. */
-#define CESSION_STATUS_MAP(X)                                                    \
-    X(OK, 0, "success")                                                          \
-    X(NOT_FOUND, 1, "no such session, or it has expired")                        \
-    X(EXISTS, 2, "the key is taken by a live record")                            \
-    X(CONFLICT, 3, "the record holds another value than expected")               \
-    X(GONE, 4, "the record is gone")                                             \
-    X(CHANGED, 5, "the record changed, nothing was touched")                     \
-    X(E_NOMEM, -1, "out of memory")                                              \
-    X(E_INVALID, -2, "invalid argument")                                         \
-    X(E_LIMIT, -3, "a size limit was exceeded")                                  \
-    X(E_FORMAT, -4, "malformed data")                                            \
-    X(E_BUSY, -5, "the store is busy")                                           \
-    X(E_TIMEOUT, -6, "the deadline passed")                                      \
-    X(E_UNAVAILABLE, -7, "the store cannot be reached")                          \
-    X(E_IO, -8, "input/output error")                                            \
-    X(E_PERMISSION, -9, "permission denied")                                     \
-    X(E_UNSUPPORTED, -10, "not supported by this store")                         \
-    X(E_RANDOM, -11, "the system gave no random bytes")                          \
-    X(E_FOREIGN, -12, "the file or table belongs to another program")            \
-    X(E_NEWER, -13, "the data was written by a newer version")                   \
-    X(E_ABI, -14, "the module was built for another version of libcession")      \
-    X(E_CALLBACK, -15, "a callback failed")                                      \
-    X(E_FORK, -16, "the store was in use while the process forked")              \
-    X(E_CONFLICT, -17, "two requests changed the same key")                      \
-    X(E_STATE, -18, "the session is not in a state that allows this")            \
-    X(E_CRYPTO, -19, "a cryptographic operation failed")                         \
-    X(E_CIRCUIT, -20, "the store failed repeatedly and is given a rest")         \
+#define CESSION_STATUS_MAP(X)                                               \
+    X(OK, 0, "success")                                                     \
+    X(NOT_FOUND, 1, "no such session, or it has expired")                   \
+    X(EXISTS, 2, "the key is taken by a live record")                       \
+    X(CONFLICT, 3, "the record holds another value than expected")          \
+    X(GONE, 4, "the record is gone")                                        \
+    X(CHANGED, 5, "the record changed, nothing was touched")                \
+    X(E_NOMEM, -1, "out of memory")                                         \
+    X(E_INVALID, -2, "invalid argument")                                    \
+    X(E_LIMIT, -3, "a size limit was exceeded")                             \
+    X(E_FORMAT, -4, "malformed data")                                       \
+    X(E_BUSY, -5, "the store is busy")                                      \
+    X(E_TIMEOUT, -6, "the deadline passed")                                 \
+    X(E_UNAVAILABLE, -7, "the store cannot be reached")                     \
+    X(E_IO, -8, "input/output error")                                       \
+    X(E_PERMISSION, -9, "permission denied")                                \
+    X(E_UNSUPPORTED, -10, "not supported by this store")                    \
+    X(E_RANDOM, -11, "the system gave no random bytes")                     \
+    X(E_FOREIGN, -12, "the file or table belongs to another program")       \
+    X(E_NEWER, -13, "the data was written by a newer version")              \
+    X(E_ABI, -14, "the module was built for another version of libcession") \
+    X(E_CALLBACK, -15, "a callback failed")                                 \
+    X(E_FORK, -16, "the store was in use while the process forked")         \
+    X(E_CONFLICT, -17, "two requests changed the same key")                 \
+    X(E_STATE, -18, "the session is not in a state that allows this")       \
+    X(E_CRYPTO, -19, "a cryptographic operation failed")                    \
+    X(E_CIRCUIT, -20, "the store failed repeatedly and is given a rest")    \
     X(E_INTERNAL, -21, "internal error")
 
 typedef enum cession_status {
@@ -75,7 +75,9 @@ typedef struct cession_error {
     char text[CESSION_ERROR_TEXT_MAX];
 } cession_error;
 
+/* clang-format off */
 #define CESSION_ERROR_INIT {CESSION_OK, {0}}
+/* clang-format on */
 
 /* The symbolic name ("CESSION_E_BUSY") and the general message of a code.
  * Static strings; unknown codes give "CESSION_UNKNOWN" / "unknown status". */

@@ -33,10 +33,10 @@ extern "C" {
 
 /* ---- ids ---------------------------------------------------------------- */
 
-#define CESSION_SID_MIN 16u         /* characters a valid sid has at least */
-#define CESSION_SID_MAX 256u        /* and at most */
-#define CESSION_SID_BYTES_MIN 16u   /* entropy, bytes */
-#define CESSION_SID_BYTES_MAX 192u  /* 192 bytes are 256 characters */
+#define CESSION_SID_MIN 16u        /* characters a valid sid has at least */
+#define CESSION_SID_MAX 256u       /* and at most */
+#define CESSION_SID_BYTES_MIN 16u  /* entropy, bytes */
+#define CESSION_SID_BYTES_MAX 192u /* 192 bytes are 256 characters */
 #define CESSION_SID_BYTES_DEFAULT 32u
 
 /* entropy_bytes random bytes as unpadded base64url (RFC 4648, section 5),
@@ -65,28 +65,27 @@ CESSION_API int cession_signer_sign(const cession_signer *signer, cession_span v
 /* OK: *ret_value lies in `signed_value`, *ret_key is the index of the key that
  * made it (0: the current one). NOT_FOUND: no key fits. Constant time. */
 CESSION_API int cession_signer_verify(const cession_signer *signer, cession_span signed_value,
-                                      cession_span *ret_value, size_t *ret_key,
-                                      cession_error *err);
+                                      cession_span *ret_value, size_t *ret_key, cession_error *err);
 
 /* ---- the decision --------------------------------------------------------- */
 
 /* What is true at the end of a request. Plain data: the decision is a pure
  * function of it, tested as a table. */
 typedef struct cession_facts {
-    bool accessed;       /* the application looked at the session */
-    bool is_new;         /* the store holds no record for this sid */
-    bool empty;          /* nothing but _permanent */
-    bool changed;        /* the canonical bytes differ from what was loaded */
-    bool modified;       /* the application says so, or wrote to the top level */
+    bool accessed; /* the application looked at the session */
+    bool is_new;   /* the store holds no record for this sid */
+    bool empty;    /* nothing but _permanent */
+    bool changed;  /* the canonical bytes differ from what was loaded */
+    bool modified; /* the application says so, or wrote to the top level */
     bool permanent;
     bool permanence_changed;
-    bool sid_changed;    /* regenerated in this request */
-    bool old_signature;  /* the cookie was signed with a fallback key, or not as configured */
-    bool unknown_sid;    /* the request brought a sid that the store did not know */
-    bool retired;        /* a tombstone was found */
-    bool lost;           /* GONE was answered before: the session is dead */
+    bool sid_changed;   /* regenerated in this request */
+    bool old_signature; /* the cookie was signed with a fallback key, or not as configured */
+    bool unknown_sid;   /* the request brought a sid that the store did not know */
+    bool retired;       /* a tombstone was found */
+    bool lost;          /* GONE was answered before: the session is dead */
     bool touch_due;
-    bool refresh;        /* SESSION_REFRESH_EACH_REQUEST */
+    bool refresh; /* SESSION_REFRESH_EACH_REQUEST */
 } cession_facts;
 
 typedef enum cession_action {
@@ -121,18 +120,18 @@ typedef int cession_generate_sid_fn(void *context, char ret_sid[CESSION_SID_MAX 
                                     size_t *ret_len, cession_error *err);
 
 typedef struct cession_flow_config {
-    cession_store *store;       /* borrowed; must outlive the flow */
-    const cession_codec *codec; /* borrowed; NULL: MessagePack */
-    size_t sid_bytes;           /* entropy of new ids; 0: CESSION_SID_BYTES_DEFAULT */
+    cession_store *store;                  /* borrowed; must outlive the flow */
+    const cession_codec *codec;            /* borrowed; NULL: MessagePack */
+    size_t sid_bytes;                      /* entropy of new ids; 0: CESSION_SID_BYTES_DEFAULT */
     cession_generate_sid_fn *generate_sid; /* NULL: cession_sid_generate */
     void *generate_context;
-    bool any_printable_sid;     /* ids of the application's own shape */
-    int64_t touch_interval_ms;  /* < 0: the default rule */
-    int64_t tombstone_ttl_ms;   /* 0: 30,000 */
-    bool raise_on_conflict;     /* both changed one key: E_CONFLICT instead of "mine" */
-    bool caller_validates;      /* load skips the full check of a value: the caller decodes it
-                                   and calls cession_session_reject when that fails */
-    int64_t (*now_ms)(void);    /* tests; NULL: cession_now_ms */
+    bool any_printable_sid;    /* ids of the application's own shape */
+    int64_t touch_interval_ms; /* < 0: the default rule */
+    int64_t tombstone_ttl_ms;  /* 0: 30,000 */
+    bool raise_on_conflict;    /* both changed one key: E_CONFLICT instead of "mine" */
+    bool caller_validates;     /* load skips the full check of a value: the caller decodes it
+                                  and calls cession_session_reject when that fails */
+    int64_t (*now_ms)(void);   /* tests; NULL: cession_now_ms */
 } cession_flow_config;
 
 typedef struct cession_flow cession_flow;
@@ -187,7 +186,7 @@ CESSION_API int cession_session_set_base(cession_session *session, cession_span 
 CESSION_API int cession_session_regenerate(cession_session *session, cession_error *err);
 
 typedef struct cession_commit {
-    cession_span mine;         /* canonical encoding of the session now, without metadata */
+    cession_span mine; /* canonical encoding of the session now, without metadata */
     bool accessed, modified, empty, permanent, permanence_changed;
     bool old_signature;        /* see cession_facts */
     bool refresh;              /* SESSION_REFRESH_EACH_REQUEST */
@@ -200,11 +199,11 @@ typedef struct cession_commit {
 
 typedef struct cession_outcome {
     cession_action action;
-    int status;                /* the store's last answer, OK when none was asked */
+    int status; /* the store's last answer, OK when none was asked */
     cession_cookie cookie;
-    unsigned conflicts;        /* keys that both sides changed */
-    bool merged;               /* another request's changes were mixed in */
-    bool lost;                 /* what was written is dropped: gone, retired */
+    unsigned conflicts; /* keys that both sides changed */
+    bool merged;        /* another request's changes were mixed in */
+    bool lost;          /* what was written is dropped: gone, retired */
 } cession_outcome;
 
 /* Decide and do. OK: *ret_outcome is set and the session is ready for a second

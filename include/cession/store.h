@@ -36,9 +36,9 @@ extern "C" {
 /* Changes when struct cession_store_ops or the meaning of an operation changes. */
 #define CESSION_STORE_ABI 1u
 
-#define CESSION_VERSION_MAX 32u                   /* bytes of an opaque record version */
-#define CESSION_KEY_MAX 1024u                     /* bytes of a key, prefix included */
-#define CESSION_VALUE_MAX (64u * 1024u * 1024u)   /* bytes of a value */
+#define CESSION_VERSION_MAX 32u                 /* bytes of an opaque record version */
+#define CESSION_KEY_MAX 1024u                   /* bytes of a key, prefix included */
+#define CESSION_VALUE_MAX (64u * 1024u * 1024u) /* bytes of a value */
 
 /* Special values of cession_stored.expires_at_ms. */
 #define CESSION_EXPIRES_UNKNOWN (-1) /* the store cannot tell */
@@ -46,13 +46,14 @@ extern "C" {
 
 /* Capabilities, constant for a store's life. */
 enum {
-    CESSION_CAP_NATIVE_TTL = 1u << 0,   /* expired records vanish by themselves; purge is not needed */
+    CESSION_CAP_NATIVE_TTL =
+        1u << 0, /* expired records vanish by themselves; purge is not needed */
     CESSION_CAP_GIVES_EXPIRY = 1u << 1, /* load tells expires_at_ms */
     CESSION_CAP_ATOMIC = 1u << 2,       /* create, replace and touch are one atomic step */
     CESSION_CAP_LISTABLE = 1u << 3,     /* scan works */
-    CESSION_CAP_FAST = 1u << 4,         /* an unhindered operation is microseconds of in-process work */
-    CESSION_CAP_HASHED_KEYS = 1u << 5,  /* scan gives hashes, not the keys that were stored */
-    CESSION_CAP_MAINTAIN = 1u << 6      /* maintain has work to do now and then */
+    CESSION_CAP_FAST = 1u << 4, /* an unhindered operation is microseconds of in-process work */
+    CESSION_CAP_HASHED_KEYS = 1u << 5, /* scan gives hashes, not the keys that were stored */
+    CESSION_CAP_MAINTAIN = 1u << 6     /* maintain has work to do now and then */
 };
 
 typedef int64_t cession_deadline;
@@ -159,11 +160,11 @@ typedef bool cession_store_maintenance_due_fn(const cession_store *store);
 /* One const table per backend. abi and size come first and are checked before
  * anything else is read, so a table built against another header is refused. */
 struct cession_store_ops {
-    uint32_t abi;            /* CESSION_STORE_ABI */
-    uint32_t size;           /* sizeof(cession_store_ops) */
-    const char *name;        /* the SESSION_TYPE it serves, lower case */
-    size_t key_max;          /* bytes; 0: CESSION_KEY_MAX. Longer keys are refused, never cut */
-    size_t value_max;        /* bytes; 0: CESSION_VALUE_MAX */
+    uint32_t abi;     /* CESSION_STORE_ABI */
+    uint32_t size;    /* sizeof(cession_store_ops) */
+    const char *name; /* the SESSION_TYPE it serves, lower case */
+    size_t key_max;   /* bytes; 0: CESSION_KEY_MAX. Longer keys are refused, never cut */
+    size_t value_max; /* bytes; 0: CESSION_VALUE_MAX */
     cession_store_open_fn *open;
     cession_store_close_fn *close;
     cession_store_load_fn *load;
@@ -171,9 +172,9 @@ struct cession_store_ops {
     cession_store_replace_fn *replace;
     cession_store_touch_fn *touch;
     cession_store_remove_fn *remove;
-    cession_store_purge_fn *purge;       /* optional */
-    cession_store_scan_fn *scan;         /* optional */
-    cession_store_maintain_fn *maintain; /* optional */
+    cession_store_purge_fn *purge;                     /* optional */
+    cession_store_scan_fn *scan;                       /* optional */
+    cession_store_maintain_fn *maintain;               /* optional */
     cession_store_maintenance_due_fn *maintenance_due; /* optional: never due */
 };
 

@@ -36,9 +36,9 @@ int ces_mp_ext_end(cession_buf *out, size_t mark, int8_t type);
 
 /* What ces_mp_walk saw. */
 enum {
-    CES_MP_HAS_EXT = 1u << 0,   /* at least one extension item */
-    CES_MP_NOT_SHORT = 1u << 1  /* something not in the writer's form: a longer
-                                   header than needed, a 32-bit float, ... */
+    CES_MP_HAS_EXT = 1u << 0,  /* at least one extension item */
+    CES_MP_NOT_SHORT = 1u << 1 /* something not in the writer's form: a longer
+                                  header than needed, a 32-bit float, ... */
 };
 /* Validate one complete item at the start of [data, data+len): headers, lengths,
  * UTF-8 of strings, nesting, map and array counts against the bytes left.
@@ -52,8 +52,16 @@ bool ces_utf8_valid(const uint8_t *data, size_t len);
 
 /* ---- reader: only over walked bytes --------------------------------------- */
 typedef enum ces_mp_type {
-    CES_MP_NIL, CES_MP_BOOL, CES_MP_INT, CES_MP_UINT, CES_MP_DOUBLE,
-    CES_MP_STR, CES_MP_BIN, CES_MP_ARRAY, CES_MP_MAP, CES_MP_EXT
+    CES_MP_NIL,
+    CES_MP_BOOL,
+    CES_MP_INT,
+    CES_MP_UINT,
+    CES_MP_DOUBLE,
+    CES_MP_STR,
+    CES_MP_BIN,
+    CES_MP_ARRAY,
+    CES_MP_MAP,
+    CES_MP_EXT
 } ces_mp_type;
 typedef struct ces_mp_item {
     ces_mp_type type;
@@ -62,7 +70,10 @@ typedef struct ces_mp_item {
         int64_t i;  /* INT: negative values */
         uint64_t u; /* UINT: zero and above */
         double d;   /* float32 widened */
-        struct { const uint8_t *data; size_t len; } bytes; /* STR, BIN, EXT payload */
+        struct {
+            const uint8_t *data;
+            size_t len;
+        } bytes;      /* STR, BIN, EXT payload */
         size_t count; /* ARRAY items, MAP pairs */
     } as;
     int8_t ext_type;
