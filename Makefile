@@ -16,6 +16,7 @@ WHEEL := --no-build-isolation --no-deps --no-index --quiet --config-settings=set
 # Directories are in the list so that a removed file counts as a change.
 SOURCES := pyproject.toml meson.build meson_options.txt README.md LICENSE \
 	$(shell find include src ext python \( -name __pycache__ -prune \) -o -print)
+C_FILES := $(shell find include src ext tests -name '*.[ch]')
 REQUIREMENTS := $(addprefix requirements/,build.txt flask.txt test.txt dev.txt)
 
 SANITIZE := address,undefined
@@ -92,7 +93,9 @@ check-floors: deps
 check-format: deps
 	@echo "== format"
 	@if command -v clang-format >/dev/null; then \
-		clang-format --dry-run -Werror $$(find include src ext tests -name '*.[ch]'); \
+		bad=$$(for file in $(C_FILES); do \
+			clang-format --dry-run -Werror $$file 2>/dev/null || echo "  $$file"; done); \
+		test -z "$$bad" || { echo "make fmt would change:"; echo "$$bad"; exit 1; }; \
 	else echo "clang-format is not installed: C format NOT RUN"; fi
 	@$(BIN)/ruff format --check --quiet .
 
@@ -161,7 +164,7 @@ bench: deps ## measure whole requests
 
 fmt: deps ## format C and Python
 	@if command -v clang-format >/dev/null; then \
-		clang-format -i $$(find include src ext tests -name '*.[ch]'); \
+		clang-format -i $(C_FILES); \
 	else echo "clang-format is not installed: C was not formatted"; fi
 	@$(BIN)/ruff check --quiet --fix . || true
 	@$(BIN)/ruff format --quiet .
