@@ -271,8 +271,6 @@ int ces_commit_discard(ces_commit *c, cession_error *err)
     int status = CESSION_OK;
     if (s->attempt_at == CES_ATTEMPT_OURS) {
         status = cession_store_remove(config->store, ces_sid_span(s), c->in->deadline, err);
-        if (status > 0)
-            status = ces_unexpected(status, err);
     } else if (s->attempt_at == CES_ATTEMPT_UNSURE) {
         cession_expected expected = {.value = cession_buf_span(&s->attempt)};
         status = cession_store_replace(config->store, ces_sid_span(s), &expected,
@@ -280,8 +278,6 @@ int ces_commit_discard(ces_commit *c, cession_error *err)
                                        c->in->deadline, &c->current, err);
         if (status == CESSION_CONFLICT || status == CESSION_GONE)
             status = CESSION_OK;
-        else if (status > 0)
-            status = ces_unexpected(status, err);
     }
     if (status == CESSION_OK)
         s->attempt_at = CES_ATTEMPT_NONE;
@@ -307,8 +303,6 @@ int ces_commit_insert(ces_commit *c, cession_error *err)
             s->spent = true;
             continue;
         }
-        if (status > 0)
-            return ces_unexpected(status, err);
         if (!ces_commit_must_not_wait(c, status)) {
             cession_buf_swap(&s->attempt, &s->target);
             s->attempt_at = CES_ATTEMPT_UNSURE;
@@ -332,7 +326,7 @@ int ces_commit_remove(ces_commit *c, cession_error *err)
                                   s->old_len > 0 ? ces_old_span(s) : ces_sid_span(s),
                                   c->in->deadline, err);
     if (status != CESSION_OK)
-        return status > 0 ? ces_unexpected(status, err) : status;
+        return status;
     ces_session_blank(s);
     s->is_new = true;
     s->spent = true;
@@ -379,7 +373,7 @@ static int commit_replace(ces_commit *c, cession_error *err)
             return CESSION_OK;
         }
         if (status != CESSION_CONFLICT)
-            return status > 0 ? ces_unexpected(status, err) : status;
+            return status;
         status = ces_commit_conflict(c, &merged, err);
         if (status != CESSION_OK)
             return status;
@@ -413,7 +407,7 @@ static int commit_touch(cession_session *s, const cession_commit *in, cession_ou
         forget(s, in->mine);
         out->lost = in->modified;
     } else if (status != CESSION_CHANGED) {
-        return status > 0 ? ces_unexpected(status, err) : status;
+        return status;
     }
     return CESSION_OK;
 }

@@ -6,12 +6,6 @@
 
 #include "base/banned.h"
 
-int ces_unexpected(int status, cession_error *err)
-{
-    return cession_fail(err, CESSION_E_INTERNAL, "the store gave an answer out of place: %s",
-                        cession_status_name(status));
-}
-
 /* ---- flow ---------------------------------------------------------------- */
 
 int cession_flow_new(const cession_flow_config *config, cession_flow **ret_flow, cession_error *err)

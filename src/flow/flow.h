@@ -104,7 +104,6 @@ int ces_flow_is_dead(const cession_flow *flow, cession_span meta, bool *ret_dead
 int ces_session_new_sid(cession_session *s, cession_error *err);
 /* Nothing in the store any more, nothing seen. */
 void ces_session_blank(cession_session *s);
-int ces_unexpected(int status, cession_error *err);
 
 /* load.c: make sure that the seen bytes are canonical, then they are
  * ces_session_seen. */

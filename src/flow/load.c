@@ -130,8 +130,6 @@ int cession_session_load(cession_session *session, cession_deadline deadline, ce
     } else if (status == CESSION_NOT_FOUND) {
         s->sid_unknown = true;
         status = start_new(s, err);
-    } else if (status > 0) {
-        status = ces_unexpected(status, err);
     }
     s->state = status == CESSION_OK ? CES_LOADED : CES_FAILED;
     return status;

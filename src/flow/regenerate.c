@@ -34,9 +34,8 @@ static int lose(ces_commit *c, cession_error *err)
     return status;
 }
 
-/* Write `target` over the new record. Only this commit knows its sid, so that it
- * is another value than `attempt` can only mean that a driver repeated its own
- * write, and that it is gone that the store threw it out. */
+/* Write `target` over the new record. Only this commit knows its sid: when it is
+ * gone, the store has thrown it out. */
 static int rewrite(ces_commit *c, bool *ret_gone, cession_error *err)
 {
     cession_session *s = c->session;
@@ -47,17 +46,14 @@ static int rewrite(ces_commit *c, bool *ret_gone, cession_error *err)
     int status = cession_store_replace(s->flow->config.store, ces_sid_span(s), &expected,
                                        cession_buf_span(&s->target), c->in->lifetime_ms,
                                        c->in->deadline, &c->current, err);
-    if (status == CESSION_CONFLICT &&
-        cession_span_eq(cession_buf_span(&c->current.value), cession_buf_span(&s->target)))
-        status = CESSION_OK;
-    if (status == CESSION_OK) {
-        cession_buf_swap(&s->attempt, &s->target);
-    } else if (status == CESSION_GONE) {
+    if (status == CESSION_GONE) {
         *ret_gone = true;
-        status = CESSION_OK;
-    } else if (status > 0) {
-        status = ces_unexpected(status, err);
+        return CESSION_OK;
     }
+    if (status == CESSION_CONFLICT)
+        return cession_fail(err, CESSION_E_INTERNAL, "a record just created holds another value");
+    if (status == CESSION_OK)
+        cession_buf_swap(&s->attempt, &s->target);
     return status;
 }
 
@@ -97,7 +93,7 @@ int ces_commit_regenerate(ces_commit *c, cession_error *err)
         if (status == CESSION_GONE)
             return lose(c, err);
         if (status != CESSION_CONFLICT)
-            return undo(c, status > 0 ? ces_unexpected(status, err) : status, err);
+            return undo(c, status, err);
 
         status = ces_commit_conflict(c, &merged, err);
         if (status != CESSION_OK)

@@ -1226,6 +1226,12 @@ static void test_generators_are_not_trusted(void)
     CHECK_STATUS(request_begin(&r, w.flow, SID_A), CESSION_E_CALLBACK);
     CHECK_STATUS(request_commit(&r), CESSION_E_STATE);
     request_end(&r);
+    world_put(&w, SID_A, "a1");
+    REQUIRE_OK(request_begin(&r, w.flow, SID_A));
+    CHECK_STATUS(cession_session_reject(r.session, NULL), CESSION_E_CALLBACK);
+    CHECK_STATUS(request_commit(&r), CESSION_E_STATE);
+    CHECK_STR(world_show(&w, SID_A), "a1");
+    request_end(&r);
 
     g = (generator){.sids = printable};
     setup_generator(&g, true);
@@ -1468,34 +1474,44 @@ static void test_a_regenerate_between_the_steps_of_another(void)
     request_end(&r);
 }
 
-/* The store throws the new record out before the old one is retired. */
-static const request *evicted;
+/* The new record is nobody else's business. A store that throws it out before the
+ * old one is retired makes the regenerate fail, and one that changes it is broken. */
+static const request *meddled_with;
 
-static void evict(world *self, const char *operation, unsigned index)
+static void meddle(world *self, const char *operation, unsigned index)
 {
+    const unsigned *at = self->context;
     (void)operation;
-    if (index == *(const unsigned *)self->context)
-        world_remove(self, request_sid(evicted));
+    if (index == at[0] && at[1] == 0)
+        world_remove(self, request_sid(meddled_with));
+    else if (index == at[0])
+        world_put(self, request_sid(meddled_with), "m9");
 }
 
-static void test_an_evicted_new_record_loses_the_regenerate(void)
+static void test_the_new_record_of_a_regenerate_is_meddled_with(void)
 {
-    setup();
-    world_put(&w, SID_A, "a1");
-    request r;
-    REQUIRE_OK(request_begin(&r, w.flow, SID_A));
-    CHECK_OK(cession_session_regenerate(r.session, NULL));
-    other_puts(SID_A, "z9");
-    unsigned third = w.operations + 2; /* create, replace, and this */
-    evicted = &r;
-    w.context = &third;
-    w.hook = evict;
-    CHECK_OK(request_commit(&r));
-    CHECK(r.out.lost);
-    CHECK_INT(r.out.cookie, CESSION_COOKIE_NONE);
-    CHECK_STR(world_show(&w, SID_A), "a1 z9");
-    CHECK_INT(world_live(&w), 1);
-    request_end(&r);
+    for (unsigned changed = 0; changed < 2; changed++) {
+        setup();
+        world_put(&w, SID_A, "a1");
+        request r;
+        REQUIRE_OK(request_begin(&r, w.flow, SID_A));
+        CHECK_OK(cession_session_regenerate(r.session, NULL));
+        other_puts(SID_A, "z9");
+        unsigned at[] = {w.operations + 2, changed}; /* after create and replace */
+        meddled_with = &r;
+        w.context = at;
+        w.hook = meddle;
+        if (changed) {
+            CHECK_STATUS(request_commit(&r), CESSION_E_INTERNAL);
+        } else {
+            CHECK_OK(request_commit(&r));
+            CHECK(r.out.lost);
+            CHECK_INT(r.out.cookie, CESSION_COOKIE_NONE);
+        }
+        CHECK_STR(world_show(&w, SID_A), "a1 z9");
+        CHECK_INT(world_live(&w), 1);
+        request_end(&r);
+    }
 }
 
 /* A raised conflict is the end for the caller: it must not leave a record behind,
@@ -1518,6 +1534,135 @@ static void test_a_raised_conflict_waits_for_the_clean_up(void)
     CHECK_INT(world_live(&w), 1);
     CHECK_STR(world_show(&w, SID_A), "a3");
     request_end(&r);
+}
+
+/* A store that answers what the contract does not allow at this place. */
+static int odd_answer;
+
+static int odd_load(cession_store *store, cession_span key, cession_deadline deadline,
+                    cession_stored *ret_stored, cession_error *err)
+{
+    (void)store, (void)key, (void)deadline, (void)err;
+    if (odd_answer == CESSION_OK)
+        return cession_buf_set(&ret_stored->value, "\x81\xa1k\x01", 4);
+    return odd_answer;
+}
+
+static int odd_create(cession_store *store, cession_span key, cession_span value, int64_t ttl_ms,
+                      cession_deadline deadline, cession_error *err)
+{
+    (void)store, (void)key, (void)value, (void)ttl_ms, (void)deadline, (void)err;
+    return CESSION_GONE;
+}
+
+static int odd_replace(cession_store *store, cession_span key, const cession_expected *expected,
+                       cession_span value, int64_t ttl_ms, cession_deadline deadline,
+                       cession_stored *ret_current, cession_error *err)
+{
+    (void)store, (void)key, (void)expected, (void)value, (void)ttl_ms, (void)deadline;
+    (void)ret_current, (void)err;
+    return CESSION_EXISTS;
+}
+
+static int odd_touch(cession_store *store, cession_span key, const cession_expected *expected,
+                     int64_t ttl_ms, cession_deadline deadline, cession_error *err)
+{
+    (void)store, (void)key, (void)expected, (void)ttl_ms, (void)deadline, (void)err;
+    return CESSION_NOT_FOUND;
+}
+
+static int odd_remove(cession_store *store, cession_span key, cession_deadline deadline,
+                      cession_error *err)
+{
+    (void)store, (void)key, (void)deadline, (void)err;
+    return CESSION_CHANGED;
+}
+
+static void test_answers_out_of_place_are_errors(void)
+{
+    static const cession_store_ops ops = {.abi = CESSION_STORE_ABI,
+                                          .size = sizeof ops,
+                                          .name = "odd",
+                                          .load = odd_load,
+                                          .create = odd_create,
+                                          .replace = odd_replace,
+                                          .touch = odd_touch,
+                                          .remove = odd_remove};
+    cession_store store = {.ops = &ops};
+    const cession_flow_config config = {.store = &store, .touch_interval_ms = -1};
+    cession_flow *flow = NULL;
+    REQUIRE_OK(cession_flow_new(&config, &flow, NULL));
+    request r;
+    odd_answer = CESSION_CONFLICT;
+    CHECK_STATUS(request_begin(&r, flow, SID_A), CESSION_E_INTERNAL);
+    request_end(&r);
+
+    odd_answer = CESSION_OK;
+    REQUIRE_OK(request_begin(&r, flow, SID_A));
+    CHECK_STR(dict_show(&r.now), "k1");
+    r.modified = true;
+    CHECK_STATUS(request_commit(&r), CESSION_E_INTERNAL);
+    dict_put(&r.now, 'a', 1);
+    CHECK_STATUS(request_commit(&r), CESSION_E_INTERNAL);
+    r.now = dict_of("");
+    CHECK_STATUS(request_commit(&r), CESSION_E_INTERNAL);
+    r.now = dict_of("k1");
+    CHECK_OK(cession_session_regenerate(r.session, NULL));
+    CHECK_STATUS(request_commit(&r), CESSION_E_INTERNAL);
+    request_end(&r);
+    cession_flow_free(flow);
+}
+
+static void test_codecs_that_cannot_look_into_a_tombstone(void)
+{
+    cession_codec codec = *cession_codec_msgpack();
+    codec.tombstone = SPAN("\x81\xab__cession__\xc3");
+    setup_with((cession_flow_config){.touch_interval_ms = -1, .codec = &codec});
+    world_put_raw(&w, SID_A, codec.tombstone);
+    put_with_meta(SID_B, "b2");
+    request r;
+    REQUIRE_OK(request_begin(&r, w.flow, SID_A));
+    CHECK(cession_session_is_retired(r.session));
+    request_end(&r);
+    REQUIRE_OK(request_begin(&r, w.flow, SID_B));
+    CHECK_STR(dict_show(&r.now), "b2");
+    request_end(&r);
+
+    /* and metadata that is no map to a codec that could */
+    setup();
+    world_put_raw(&w, SID_A,
+                  SPAN("\x82\xa1"
+                       "a\x01\xab__cession__\x05"));
+    REQUIRE_OK(request_begin(&r, w.flow, SID_A));
+    CHECK_STR(dict_show(&r.now), "a1");
+    dict_put(&r.now, 'b', 2);
+    CHECK_OK(request_commit(&r));
+    CHECK_STR(world_show(&w, SID_A), "a1 b2 +meta");
+    request_end(&r);
+}
+
+/* The name of the metadata key as a text, in a longer form than ours. */
+static void test_the_reserved_name_as_a_value(void)
+{
+    setup();
+    world_put_raw(&w, SID_A,
+                  SPAN("\x82\xa1"
+                       "a\xd1\x00\x01\xa1v\xd9\x0b__cession__"));
+    cession_session *s;
+    REQUIRE_OK(cession_session_open(w.flow, SPAN(SID_A), &s, NULL));
+    CHECK_OK(cession_session_load(s, cession_deadline_in(1000), NULL));
+    CHECK(!cession_session_is_new(s));
+    CHECK(!cession_session_is_retired(s));
+    cession_commit in = {.mine = SPAN("\x82\xa1"
+                                      "a\x01\xa1v\xab__cession__"),
+                         .accessed = true,
+                         .lifetime_ms = LIFETIME,
+                         .deadline = cession_deadline_in(1000)};
+    cession_outcome out;
+    cession_store_counts start = world_counts(&w);
+    CHECK_OK(cession_session_commit(s, &in, &out, NULL));
+    CHECK_STR(world_ops(&w, &start), "");
+    cession_session_free(s);
 }
 
 static const harness_test tests[] = {
@@ -1553,7 +1698,10 @@ static const harness_test tests[] = {
     HARNESS_TEST(regenerate_against_readers_and_touches),
     HARNESS_TEST(two_regenerates_at_once),
     HARNESS_TEST(a_regenerate_between_the_steps_of_another),
-    HARNESS_TEST(an_evicted_new_record_loses_the_regenerate),
+    HARNESS_TEST(the_new_record_of_a_regenerate_is_meddled_with),
     HARNESS_TEST(a_raised_conflict_waits_for_the_clean_up),
+    HARNESS_TEST(answers_out_of_place_are_errors),
+    HARNESS_TEST(codecs_that_cannot_look_into_a_tombstone),
+    HARNESS_TEST(the_reserved_name_as_a_value),
 };
 HARNESS_MAIN(tests)
