@@ -206,10 +206,13 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         """The data of a stored session; None when there is none."""
         store, key = self._record(store_id)
         stored = store.load(key)
+        if stored is None:
+            return None
         try:
-            return None if stored is None else _core.decode(stored[0])
+            data: dict[str, Any] = self.serializer.decode(stored[0])
         except ValueError:
             return None
+        return data or None  # what regenerate() leaves behind holds nothing
 
     def _delete_session(self, store_id: str) -> None:
         """Remove a session from the store."""
@@ -221,7 +224,7 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
     ) -> None:
         """Store a session, whatever the store holds."""
         store, key = self._record(store_id)
-        value = _core.encode(session)
+        value = self.serializer.encode(session)
         ttl_ms = -(-session_lifetime // timedelta(milliseconds=1))
         for _ in range(8):
             if store.create(key, value, ttl_ms):
@@ -307,7 +310,9 @@ def accessed_comes_first() -> bool:
 
     app = flask.Flask("flask_session", static_folder=None, root_path=os.sep, instance_path=os.sep)
     app.session_interface = ProbeInterface()
-    with app.test_request_context() as context:
+    # By hand: app.test_request_context() would import Flask's testing module into every worker.
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "SERVER_NAME": "x", "SERVER_PORT": "80"}
+    with app.request_context({**environ, "wsgi.url_scheme": "http"}) as context:
         log.append("opened")
         _ = context.session
         log.append("handed out")

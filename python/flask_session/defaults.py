@@ -1,4 +1,4 @@
-"""The default of every configuration key."""
+"""The default of every configuration key of this package and its predecessors."""
 
 from __future__ import annotations
 
@@ -51,3 +51,39 @@ class Defaults:
     #: A client object, a redis:// or unix:// URL, or a function that returns a client;
     #: None: 127.0.0.1:6379.
     SESSION_REDIS: Any = None
+
+    # What follows belongs to stores that this version does not have yet.
+    SESSION_MEMCACHED: Any = None  # 127.0.0.1:11211
+    SESSION_FILE_DIR: str = "flask_session"  # in the working directory
+    SESSION_FILE_THRESHOLD: int = 500
+    SESSION_FILE_MODE: int = 0o600
+    SESSION_CACHELIB: Any = None  # a FileSystemCache in the directory flask_session
+    SESSION_MONGODB: Any = None  # 127.0.0.1:27017
+    SESSION_MONGODB_DB: str = "flask_session"
+    SESSION_MONGODB_COLLECT: str = "sessions"
+    SESSION_MONGODB_TZ_AWARE: bool = False
+    SESSION_SQLALCHEMY: Any = None  # made from SQLALCHEMY_DATABASE_URI
+    SESSION_SQLALCHEMY_TABLE: str = "sessions"
+    SESSION_SQLALCHEMY_SEQUENCE: str | None = None
+    SESSION_SQLALCHEMY_SCHEMA: str | None = None
+    SESSION_SQLALCHEMY_BIND_KEY: str | None = None
+    SESSION_POSTGRESQL: Any = None
+    SESSION_POSTGRESQL_TABLE: str = "flask_sessions"
+    SESSION_POSTGRESQL_SCHEMA: str = "public"
+    SESSION_DYNAMODB: Any = None  # credentials from the environment
+    SESSION_DYNAMODB_TABLE: str = "Sessions"  # "sessions" with Flask-Session2's settings
+    SESSION_DYNAMODB_TABLE_EXISTS: bool | None = None
+    SESSION_DYNAMODB_KEY_ID: str | None = None
+    SESSION_DYNAMODB_SECRET: str | None = None
+    SESSION_DYNAMODB_ENDPOINT: str | None = None
+    SESSION_DYNAMODB_REGION: str | None = None
+    SESSION_ELASTICSEARCH: Any = None
+    SESSION_ELASTICSEARCH_HOST: str = "http://localhost:9200"
+    SESSION_ELASTICSEARCH_INDEX: str = "sessions"
+    GCLOUD_APP_PROJECT_ID: str = "unknown"
+    SESSION_FIRESTORE: Any = None
+    SESSION_FIRESTORE_COLLECT: str = "flask_session"
+    SESSION_DB: Any = None
+    SESSION_DB_CLASS: Any = None
+    SESSION_PEEWEE_CONFIG: Any = None
+    SESSION_PEEWEE_TABLE: str = "sessions"

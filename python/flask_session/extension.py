@@ -85,15 +85,15 @@ class Session:
         _refuse_predecessors()
         kind = config.session_type(app)
         config.check_lifetime(app)
-        interface = app.session_interface if kind == "custom" else self._get_interface(app, kind)
+        interface = app.session_interface if kind == "custom" else self._get_interface(app)
         app.session_interface = interface
         extension = app.extensions["flask_session"] = Extension(interface)
         ours = extension.store is not None
         cli.register(app, cleanup=ours and not getattr(interface, "ttl", True))
 
-    def _get_interface(self, app: Flask, kind: str | None = None) -> SessionInterface:
+    def _get_interface(self, app: Flask) -> SessionInterface:
         """The interface that the configuration asks for."""
-        kind = kind or config.session_type(app)
+        kind = config.session_type(app)
         if kind == "null":
             return NullSessionInterface()
         options = {

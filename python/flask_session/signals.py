@@ -50,8 +50,10 @@ _LEVELS = {
 }
 
 
-def _shown(details: dict[str, object]) -> str:
-    return f" ({', '.join(f'{key}: {value}' for key, value in details.items())})" if details else ""
+def _shown(signal: NamedSignal, details: dict[str, Any]) -> tuple[str, str]:
+    """What happened, in the words of the signal, and what is known about it."""
+    what = (signal.__doc__ or "").partition(";")[0].rstrip(".")
+    return what, "".join(f"; {key}: {value}" for key, value in details.items())
 
 
 class Events:
@@ -82,5 +84,5 @@ class Events:
         if isinstance(info, dict):
             details = info
         if name in _LEVELS:
-            _logger.log(_LEVELS[name], "%s%s", self.signals[name].__doc__, _shown(details))
+            _logger.log(_LEVELS[name], "%s%s", *_shown(self.signals[name], details))
         self.signals[name].send(app, sid_hash=sid_hash, **details)

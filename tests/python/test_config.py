@@ -11,7 +11,7 @@ from datetime import timedelta
 import flask
 import flask_session
 import pytest
-from flask_session import Session, SessionConfigError, SessionStoreError, _core
+from flask_session import Session, SessionConfigError, SessionStoreError, _core, config
 from flask_session.base import ServerSideSessionInterface
 from flask_session.config import BACKENDS, SCHEMES, UNAVAILABLE
 from flask_session.defaults import Defaults
@@ -266,13 +266,18 @@ def test_refused_value_of_sqlite(tmp_path, key, value, accepted):
     assert accepted in str(caught.value)
 
 
-def test_every_key_has_a_default_and_a_check():
-    keys = {name for name in vars(Defaults) if name.startswith("SESSION_")}
-    from flask_session import config
-
-    assert keys == {*config._CHECKS, "SESSION_TYPE"}
-    for key in keys - {"SESSION_TYPE"}:
+def test_every_default_is_accepted():
+    assert set(config._CHECKS) <= set(vars(Defaults))
+    for key in config._CHECKS:
         assert config.check(key, getattr(Defaults, key)) == getattr(Defaults, key)
+
+
+def test_every_default_of_a_store_that_is_there_has_a_check():
+    places = {f"SESSION_{name.upper()}" for name in UNAVAILABLE} | {"SESSION_FILE", "SESSION_DB"}
+    places |= {"SESSION_PEEWEE", "SESSION_TYPE"}
+    for key in vars(Defaults):
+        if key.startswith("SESSION_") and not key.startswith(tuple(places)):
+            assert key in config._CHECKS
 
 
 @pytest.mark.parametrize("permanent", [True, False])
@@ -792,6 +797,17 @@ def test_redis_factory(tmp_path):
     assert app.session_interface.client is client
     app = make_app(tmp_path, SESSION_TYPE="redis", SESSION_REDIS=redis.Redis)
     assert type(app.session_interface.client) is redis.Redis
+
+
+def test_session_subclass_that_chooses_the_interface(tmp_path):
+    class Own(Session):
+        def _get_interface(self, app):
+            return MemorySessionInterface(app, key_prefix="own:")
+
+    app = flask.Flask(__name__)
+    app.config["SESSION_TYPE"] = "sqlite"
+    Own(app)
+    assert app.session_interface.key_prefix == "own:"
 
 
 def test_redis_package_is_missing(tmp_path, monkeypatch):

@@ -325,8 +325,9 @@ def test_three_methods_of_a_concrete_class_call_the_store():
     assert app.session_interface._retrieve_session_data(store_id) is None
 
 
-def test_methods_of_a_concrete_class_can_be_called():
-    interface = MemorySessionInterface(key_prefix="p:")
+@pytest.mark.parametrize("serialization_format", ["msgpack", "json"])
+def test_methods_of_a_concrete_class_can_be_called(serialization_format):
+    interface = MemorySessionInterface(key_prefix="p:", serialization_format=serialization_format)
     session = ServerSideSession({"a": 1})
     key = interface._get_store_id("s" * 16)
     assert key == "p:" + "s" * 16
@@ -335,9 +336,23 @@ def test_methods_of_a_concrete_class_can_be_called():
         session["a"] = value
         interface._upsert_session(timedelta(hours=1), session, key)
         assert interface._retrieve_session_data(key) == {"a": value}
+    stored = interface._store.load("s" * 16)[0]
+    assert stored[:1] == (b"{" if serialization_format == "json" else b"\x81")
     interface._delete_session(key)
     assert interface._retrieve_session_data(key) is None
     assert len(interface._generate_sid(16)) == 22
+
+
+def test_retired_session_has_no_data():
+    app = make_app()
+    client = app.test_client()
+    client.get("/set/1")
+    sid = client.get_cookie("session").value
+    with app.test_request_context(headers={"Cookie": f"session={sid}"}):
+        flask.session.regenerate()
+        flask.session.save()
+    assert app.extensions["flask_session"].store.load(sid) is not None
+    assert app.session_interface._retrieve_session_data("session:" + sid) is None
 
 
 def test_own_store_ids():

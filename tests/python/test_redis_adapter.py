@@ -342,6 +342,24 @@ def test_sentinel_client(redis_private, free_port, tmp_path):
         process.wait()
 
 
+def test_cluster_client(redis_private):
+    server = redis_private(cluster_enabled="yes")
+    node = redis.Redis(port=server.port(), socket_timeout=5)
+    node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    for _ in range(200):
+        if node.cluster("INFO")["cluster_state"] == "ok":
+            break
+        time.sleep(0.05)
+    cluster = redis.RedisCluster(host="127.0.0.1", port=server.port(), socket_timeout=5)
+    assert not RedisStore(cluster).capabilities & _core.CAP_LISTABLE
+    app = quickstart(SESSION_REDIS=cluster)
+    clients = [app.test_client() for _ in range(5)]
+    for number, client in enumerate(clients):
+        client.get(f"/set/{number}")
+        client.get(f"/set/{number}!")
+    assert [client.get("/get").text for client in clients] == ["0!", "1!", "2!", "3!", "4!"]
+
+
 def test_dead_server_and_recovery(redis_private):
     server = redis_private()
     app = quickstart(SESSION_URL=server.url, SESSION_STORE_TIMEOUT=0.5)
