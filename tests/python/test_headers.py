@@ -12,11 +12,10 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask, Request, Response, make_response, session
-from werkzeug.datastructures import Headers
-from werkzeug.test import EnvironBuilder
-
 from flask_session import Session
 from flask_session.memory import MemorySessionInterface
+from werkzeug.datastructures import Headers
+from werkzeug.test import EnvironBuilder
 
 KEY = "not a secret"
 
@@ -270,7 +269,7 @@ def test_bad_samesite_is_an_error_either_way():
 
 # ---- Cookie -------------------------------------------------------------------------------------
 
-ALPHABET = list('abs session=;; \t"\\,:/.-_') + ["session", "session=", "=", ";", "é", "\x7f", "\n"]
+ALPHABET = [*list('abs session=;; \t"\\,:/.-_'), "session", "session=", "=", ";", "é", "\x7f", "\n"]
 
 
 def headers_like_a_fuzzer(count):
