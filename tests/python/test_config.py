@@ -513,6 +513,29 @@ def test_on_store_error_raise_reaches_the_error_handler():
         assert "Set-Cookie" not in answer.headers
 
 
+def test_answer_to_a_failed_save_brings_its_own_content_headers():
+    app, adapter = adapter_app()
+
+    @app.errorhandler(SessionStoreError)
+    def down(error):
+        return flask.Response(iter(["come ", "back"]), 500, mimetype="text/x-later")
+
+    @app.get("/tagged")
+    def tagged():
+        flask.session["a"] = 1
+        response = flask.Response("a longer text than the error's")
+        response.content_length = 30
+        response.set_etag("old")
+        return response
+
+    adapter.broken = True
+    answer = app.test_client().get("/tagged")
+    assert (answer.status_code, answer.text) == (500, "come back")
+    assert answer.mimetype == "text/x-later"
+    assert "Content-Length" not in answer.headers
+    assert "ETag" not in answer.headers
+
+
 def test_on_store_error_empty():
     app, adapter = adapter_app(SESSION_ON_STORE_ERROR="empty")
     client = app.test_client()

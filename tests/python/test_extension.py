@@ -300,6 +300,26 @@ def test_interface_of_three_methods_regenerates():
     assert client.get("/get").text == "1"
 
 
+def test_store_of_three_methods_looks_before_it_writes():
+    interface = ThreeMethods(key_prefix="p:")
+    store = interface._store
+    one, two, three = (_core.encode({"a": number}) for number in (1, 2, 3))
+    assert not store.capabilities & _core.CAP_ATOMIC
+    assert store.create("k", one, 1000) is True
+    assert store.create("k", two, 1000) is False
+    assert store.load("k") == (one, b"", None)
+    assert store.replace("k", two, b"", three, 1000) == (one, b"", None)
+    assert store.touch("k", two, b"", 1000) == _core.CHANGED
+    assert interface.records == {"p:k": {"a": 1}}
+    assert store.touch("k", one, b"", 1000) == _core.OK
+    assert store.replace("k", one, b"", two, 1000) == _core.OK
+    assert interface.records == {"p:k": {"a": 2}}
+    store.remove("k")
+    assert store.replace("k", two, b"", three, 1000) == _core.GONE
+    assert store.touch("k", two, b"", 1000) == _core.GONE
+    assert interface.records == {}
+
+
 def test_three_methods_of_a_concrete_class_call_the_store():
     seen = []
 
