@@ -155,6 +155,7 @@ build/asan-site/.stamp: $(VENV)/.stamp-requirements $(SOURCES)
 
 asan-python: deps build/asan-site/.stamp
 	@echo "== Python tests under $(SANITIZE)"
+	@$(ASAN_PY) $(BIN)/python -c 'import flask_session as f; assert "/build/asan-site/" in f.__file__'
 	@$(ASAN_PY) $(PYTEST) -q -p no:cacheprovider -m "not slow"
 
 # ---- the rest ---------------------------------------------------------------------------------
