@@ -101,7 +101,6 @@ enum {
     SQL_DEFER,
     SQL_BEGIN,
     SQL_COMMIT,
-    SQL_ROLLBACK,
     SQL_COUNT
 };
 
@@ -131,7 +130,6 @@ static const char *const sql[SQL_COUNT] = {
     [SQL_DEFER] = "UPDATE " TABLE " SET sweep = expires WHERE id = ?1",
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
     [SQL_COMMIT] = "COMMIT",
-    [SQL_ROLLBACK] = "ROLLBACK",
 };
 
 #define TEXT_OF(number) TEXT_OF_(number)
