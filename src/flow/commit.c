@@ -475,7 +475,9 @@ int cession_session_commit(cession_session *session, const cession_commit *commi
         return cession_fail(err, CESSION_E_STATE, "loading the session failed");
     if (in->lifetime_ms <= 0)
         return cession_fail(err, CESSION_E_INVALID, "the lifetime of a session is not positive");
-    if (in->never_store || !accessed) {
+    /* Nobody looked, and there is nothing to compare: no need to decide. */
+    bool idle = !accessed && (s->state != CES_LOADED || in->mine.len == 0);
+    if (in->never_store || idle) {
         *ret_outcome = out;
         return CESSION_OK;
     }
@@ -488,7 +490,7 @@ int cession_session_commit(cession_session *session, const cession_commit *commi
         return status;
     bool live = !s->is_new && !s->retired && !s->lost;
     cession_facts facts = {
-        .accessed = true,
+        .accessed = accessed,
         .is_new = s->is_new,
         .empty = in->empty,
         .changed = changed || (in->force_store && live),
