@@ -6,6 +6,7 @@
 
 extern const cession_store_ops ces_driver_memory;
 extern const cession_store_ops ces_driver_sqlite;
+extern const cession_store_ops ces_driver_filesystem;
 
 /* The table of this name (case-insensitive), NULL when unknown. */
 const cession_store_ops *ces_driver_find(const char *name);

@@ -5,6 +5,7 @@
  *     memory:
  *     sqlite:relative/path          sqlite:/absolute/path
  *     sqlite:///absolute/path?synchronous=full&max_handles=4
+ *     filesystem:///absolute/directory?threshold=1000
  *
  * Path, option names and values are percent-decoded; a plus sign is a plus
  * sign. Texts of errors never repeat the URL: it may hold a password. */
@@ -26,9 +27,10 @@ typedef struct registered {
 static const registered drivers[] = {
     {.ops = &ces_driver_memory},
     {.ops = &ces_driver_sqlite, .path_option = "path"},
+    {.ops = &ces_driver_filesystem, .path_option = "path"},
 };
 #define DRIVER_COUNT (sizeof drivers / sizeof drivers[0])
-#define KNOWN_NAMES "memory, sqlite"
+#define KNOWN_NAMES "memory, sqlite, filesystem"
 
 static const registered *find(const char *name, size_t len)
 {
