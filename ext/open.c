@@ -297,7 +297,13 @@ PyObject *cx_open_session(cx_interface *self, PyObject *app, PyObject *request)
     }
     Py_XDECREF(in.text);
     if (session && !may_be_lazy(self, app, request) && cx_session_load_slow(session) < 0) {
-        Py_CLEAR(session);
+        if (session->load_state == CX_FAILED && PyErr_ExceptionMatches(PyExc_Exception)) {
+            /* The session remembers it and raises it where it is used: a route that does
+             * not need the session answers, and an error handler can. */
+            PyErr_Clear();
+        } else {
+            Py_CLEAR(session);
+        }
     }
     return (PyObject *)session;
 }
