@@ -186,7 +186,8 @@ CESSION_API int cession_session_set_base(cession_session *session, cession_span 
 CESSION_API int cession_session_regenerate(cession_session *session, cession_error *err);
 
 typedef struct cession_commit {
-    cession_span mine; /* canonical encoding of the session now, without metadata */
+    cession_span mine; /* canonical encoding of the session now, without metadata;
+                          may be empty when it was not accessed */
     bool accessed, modified, empty, permanent, permanence_changed;
     bool old_signature;        /* see cession_facts */
     bool refresh;              /* SESSION_REFRESH_EACH_REQUEST */

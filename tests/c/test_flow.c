@@ -107,6 +107,8 @@ typedef struct table_row {
 static const table_row rows[] = {
     {"untouched", "a1", .untouched = true, .ops = "", .after = "a1"},
     {"untouched, due", "a1 P1", .untouched = true, .due = true, .ops = "", .after = "a1 P1"},
+    {"written past the session object", "a1", .untouched = true, .change = WRITES,
+     .action = CESSION_ACT_REPLACE, .ops = "replace 1", .after = "a1 b2"},
     {"read", "a1", .ops = "", .after = "a1"},
     {"read, permanent, not due", "a1 P1", .ops = "", .after = "P1 a1"},
     {"read, due", "a1", .due = true, .action = CESSION_ACT_TOUCH, .ops = "touch 1"},
