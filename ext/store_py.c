@@ -354,13 +354,16 @@ static void py_close(cession_store *store)
     }
     py_store *self = py_of(store);
     pending before = pending_save();
-    if (PyObject_HasAttr(self->adapter, self->state->s.close)) {
-        PyObject *answer = PyObject_CallMethodNoArgs(self->adapter, self->state->s.close);
-        if (!answer) {
-            PyErr_WriteUnraisable(self->adapter);
-        }
-        Py_XDECREF(answer);
+    /* By text, not by the name in the module state: at the end of the interpreter the
+     * collector may have cleared the module before the last store goes. */
+    PyObject *method = PyObject_GetAttrString(self->adapter, "close");
+    PyObject *answer = method ? PyObject_CallNoArgs(method) : NULL;
+    if (method && !answer) {
+        PyErr_WriteUnraisable(self->adapter);
     }
+    PyErr_Clear(); /* no such method */
+    Py_XDECREF(answer);
+    Py_XDECREF(method);
     Py_DECREF(self->adapter);
     PyMem_Free(self);
     pending_restore(before);
