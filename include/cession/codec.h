@@ -74,7 +74,8 @@ struct cession_codec {
 };
 
 /* MessagePack, the core's own. canonical() accepts any valid MessagePack map:
- * shortest forms; extension payloads are kept as they are. */
+ * shortest forms; of repeated keys the last one wins; extension payloads are kept
+ * as they are. It accepts pickles of plain data, too (docs/format.md). */
 CESSION_API const cession_codec *cession_codec_msgpack(void);
 
 #ifdef __cplusplus

@@ -4,6 +4,7 @@
 #include "base/msgpack.h"
 #include "cession/store.h"
 #include "session/keys.h"
+#include "session/pickle.h"
 #include "base/banned.h"
 
 #define VIEW_FIRST 16u
@@ -209,14 +210,19 @@ static int msgpack_compose(const cession_codec *self, const cession_entry *entri
 }
 
 /* Repeated keys are no reason to refuse what another program wrote: as in
- * docs/format.md the last one wins. */
+ * docs/format.md the last one wins. What is no MessagePack map may be a pickle; the
+ * two are never both: a pickle's first byte is an item of its own. */
 static int msgpack_canonical(const cession_codec *self, cession_span value, cession_buf *out,
                              cession_error *err)
 {
     unsigned flags;
     int rc = check_map(value, &flags);
-    if (rc != CESSION_OK)
-        return no_session(err);
+    if (rc != CESSION_OK) {
+        rc = ces_pickle_to_msgpack(value, out, err);
+        return rc == CESSION_E_FORMAT
+                   ? cession_fail(err, rc, "the value is no MessagePack map and no plain pickle")
+                   : rc;
+    }
 
     cession_view view;
     cession_view_init(&view);

@@ -14,9 +14,9 @@ static int compare_keys(cession_span a, cession_span b)
     return a.len > 0 ? memcmp(a.data, b.data, a.len) : 0;
 }
 
-/* Bottom-up merge sort of indexes: stable, so equal keys stay in the order of
- * the entries. *ret_order is to be freed. */
-static int sort_entries(const cession_entry *entries, size_t count, uint32_t **ret_order)
+/* A bottom-up merge sort of indexes. */
+int ces_keys_sort(const cession_entry *entries, size_t count,
+                  int (*compare)(cession_span a, cession_span b), uint32_t **ret_order)
 {
     uint32_t *order = ces_alloc(2 * count * sizeof *order);
     if (!order)
@@ -29,8 +29,8 @@ static int sort_entries(const cession_entry *entries, size_t count, uint32_t **r
             size_t a = start, a_end = start + width < count ? start + width : count;
             size_t b = a_end, b_end = a_end + width < count ? a_end + width : count;
             for (size_t i = start; i < b_end; i++) {
-                bool take_a = b == b_end || (a < a_end && compare_keys(entries[from[a]].key,
-                                                                       entries[from[b]].key) <= 0);
+                bool take_a = b == b_end || (a < a_end && compare(entries[from[a]].key,
+                                                                  entries[from[b]].key) <= 0);
                 to[i] = take_a ? from[a++] : from[b++];
             }
         }
@@ -77,7 +77,7 @@ int ces_keys_find(ces_keys *keys, cession_span key, const cession_entry **ret_en
     }
 
     if (!keys->order) {
-        int rc = sort_entries(keys->entries, keys->count, &keys->order);
+        int rc = ces_keys_sort(keys->entries, keys->count, compare_keys, &keys->order);
         if (rc != CESSION_OK)
             return rc;
     }
@@ -122,7 +122,7 @@ int ces_keys_unique(cession_entry *entries, size_t count, size_t *ret_count)
         }
     } else {
         uint32_t *order;
-        int rc = sort_entries(entries, count, &order);
+        int rc = ces_keys_sort(entries, count, compare_keys, &order);
         if (rc != CESSION_OK)
             return rc;
         size_t first = order[0];

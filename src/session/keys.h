@@ -18,6 +18,11 @@ void ces_keys_release(ces_keys *keys);
 /* *ret_entry is the entry of key, or NULL when there is none. OK or E_NOMEM. */
 int ces_keys_find(ces_keys *keys, cession_span key, const cession_entry **ret_entry);
 
+/* Indexes of the entries in ascending order of their keys; stable, no recursion.
+ * *ret_order is to be freed. OK or E_NOMEM. count > 0. */
+int ces_keys_sort(const cession_entry *entries, size_t count,
+                  int (*compare)(cession_span a, cession_span b), uint32_t **ret_order);
+
 /* Drop repeated keys from entries: the first keeps its place and gets the value
  * of the last. *ret_count entries are left. OK or E_NOMEM (nothing changed). */
 int ces_keys_unique(cession_entry *entries, size_t count, size_t *ret_count);
