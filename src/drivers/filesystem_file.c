@@ -151,7 +151,7 @@ int ces_files_read_open(int fd, const struct stat *st, cession_span key, cession
 int ces_files_read(int shard_fd, const ces_files_name *name, cession_span key, cession_buf *value,
                    ces_file_head *ret_head, int *ret_fd, cession_error *err)
 {
-    int fd;
+    int fd = -1;
     struct stat st;
     int rc = ces_files_open(shard_fd, name->file, ret_fd != NULL, &fd, &st, err);
     if (rc != CESSION_OK) {
