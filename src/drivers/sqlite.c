@@ -822,8 +822,10 @@ static void after_write(handle *h)
         atomic_store_explicit(&self->purge_due, true, memory_order_relaxed);
     }
     if (h->deadline > 0 && wal_is_due(self, WAL_LAST_RESORT_PAGES) && !is_quiet(self)) {
-        be_quiet(self);
         (void)checkpoint(h, SQLITE_CHECKPOINT_PASSIVE);
+        if (wal_is_due(self, WAL_LAST_RESORT_PAGES)) {
+            be_quiet(self); /* a reader or another checkpoint was in the way */
+        }
     }
 }
 
