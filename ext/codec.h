@@ -13,7 +13,7 @@
 
 #include "cession/codec.h"
 
-typedef enum cx_format { CX_MSGPACK, CX_JSON } cx_format;
+typedef enum cx_format { CX_MSGPACK, CX_JSON, CX_PICKLE /* only read */ } cx_format;
 
 #define CX_KEY_CACHE 512u    /* decoded keys that are kept, a power of two */
 #define CX_KEY_CACHE_LEN 32u /* bytes of the longest one */

@@ -3,8 +3,29 @@
 #include "codec_impl.h"
 
 #include "cession/store.h"
+#include "session/pickle.h"
 
 /* ---- reading whatever is there ----------------------------------------------------- */
+
+/* A pickle of plain data, by way of MessagePack. */
+static int decode_pickle(cx_codec_state *state, cession_span value, PyObject *into, bool keep_meta,
+                         bool *ret_canonical)
+{
+    cession_buf packed;
+    int result = 0;
+    cession_buf_init(&packed, CESSION_VALUE_MAX);
+    int status = ces_pickle_to_msgpack(value, &packed, NULL);
+    if (status == CESSION_OK) {
+        result = cx_decode_msgpack(state, cession_buf_span(&packed), into, keep_meta,
+                                   ret_canonical);
+        *ret_canonical = false;
+    } else if (status == CESSION_E_NOMEM) {
+        PyErr_NoMemory();
+        result = -1;
+    }
+    cession_buf_release(&packed);
+    return result;
+}
 
 int cx_decode_any(cx_codec_state *state, cession_span value, PyObject *into, bool keep_meta,
                   cx_format *ret_format, bool *ret_canonical)
@@ -18,8 +39,11 @@ int cx_decode_any(cx_codec_state *state, cession_span value, PyObject *into, boo
     result = cx_decode_json(state, value, into, keep_meta, ret_canonical);
     if (result != 0) {
         *ret_format = CX_JSON;
+        return result;
     }
-    return result;
+    PyDict_Clear(into);
+    *ret_format = CX_PICKLE;
+    return decode_pickle(state, value, into, keep_meta, ret_canonical);
 }
 
 int cx_decode_format(cx_codec_state *state, cx_format format, cession_span value, PyObject *into,
@@ -53,8 +77,8 @@ static int python_failed(cession_error *err)
     return cession_fail(err, CESSION_E_CALLBACK, NULL);
 }
 
-/* The canonical bytes of value in this codec's format, metadata included. strict: only
- * of the same format. */
+/* The canonical bytes of value in this codec's format, metadata included. same_format:
+ * bytes of another are E_FORMAT. */
 static int make_canonical(const cession_codec *self, cession_span value, bool same_format,
                           cession_buf *out, cession_error *err)
 {

@@ -315,7 +315,7 @@ int cx_decode_msgpack(cx_codec_state *state, cession_span value, PyObject *into,
                       bool *ret_canonical);
 int cx_decode_json(cx_codec_state *state, cession_span value, PyObject *into, bool keep_meta,
                    bool *ret_canonical);
-/* Any readable format; *ret_format of 1: a pickle counts as CX_MSGPACK, not canonical. */
+/* Any readable format; *ret_format is set where the result is 1. */
 int cx_decode_any(cx_codec_state *state, cession_span value, PyObject *into, bool keep_meta,
                   cx_format *ret_format, bool *ret_canonical);
 
