@@ -172,6 +172,9 @@ typedef struct cx_interface {
 int cx_interface_add(PyObject *module, cx_state *state);
 /* interface_type.c: overrides of self's class, computed anew when it changed. */
 int cx_interface_overrides(cx_interface *self);
+/* errors.c: raise the SessionStoreError `error` as SESSION_ON_STORE_ERROR says, as it is
+ * or as the 503 that Flask knows how to answer. */
+void cx_raise_failure(cx_interface *self, PyObject *error);
 
 /* ---- session -------------------------------------------------------------------- */
 

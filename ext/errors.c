@@ -88,3 +88,17 @@ PyObject *cx_raise(cx_state *state, int status, const cession_error *err)
     }
     return NULL;
 }
+
+void cx_raise_failure(cx_interface *self, PyObject *error)
+{
+    if (self->on_store_error != '5') {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        return;
+    }
+    PyObject *answer = PyObject_CallMethodObjArgs((PyObject *)self, self->state->s._unavailable,
+                                                  error, NULL);
+    if (answer) {
+        PyErr_SetObject((PyObject *)Py_TYPE(answer), answer);
+        Py_DECREF(answer);
+    }
+}

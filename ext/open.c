@@ -325,6 +325,7 @@ int cx_session_reopen(cx_session *self)
         self->load_state = CX_UNLOADED;
         self->modified = false;
         self->degraded = false;
+        self->save_failed = false;
         PyDict_Clear((PyObject *)self);
     } else {
         cx_raise(self->state, status, &err);

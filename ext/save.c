@@ -141,20 +141,6 @@ static void remember_cookie(cx_session *session, const cession_outcome *out)
     }
 }
 
-int cx_session_commit_now(cx_session *self)
-{
-    cession_outcome out;
-    if (self->degraded || self->save_failed) {
-        return 0;
-    }
-    if (cx_interface_overrides(self->interface) < 0 ||
-        commit(self->interface, self->app, self, &out) < 0) {
-        return -1;
-    }
-    remember_cookie(self, &out);
-    return 0;
-}
-
 /* ---- failure ------------------------------------------------------------------------------ */
 
 /* The store failed while saving; the exception is set. What SESSION_ON_STORE_ERROR
@@ -186,6 +172,54 @@ static int save_failed(cx_interface *self, PyObject *app, cx_session *session, P
     Py_XDECREF(value);
     Py_XDECREF(traceback);
     return result;
+}
+
+/* An explicit save() that the store failed: what the application is told. Flask's own
+ * save at the end of the request then leaves the store alone, or an error that nobody
+ * caught would come twice; the application itself may ask again. */
+static int explicit_failed(cx_interface *self, cx_session *session)
+{
+    PyObject *type, *value, *traceback;
+    if (!PyErr_ExceptionMatches(self->state->store_error)) {
+        return -1;
+    }
+    session->save_failed = true;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback) {
+        PyException_SetTraceback(value, traceback);
+    }
+    int result = cx_emit(self, session->app, CX_EV_store_error, NULL, 0, value);
+    if (result == 0 && PyErr_GivenExceptionMatches(value, self->state->conflict_error)) {
+        PyErr_SetObject(type, value);
+        result = -1;
+    } else if (result == 0 && self->on_store_error == 'e') {
+        result = cx_emit(self, session->app, CX_EV_lost, NULL, 0, Py_None);
+    } else if (result == 0) {
+        cx_raise_failure(self, value);
+        result = -1;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return result;
+}
+
+int cx_session_commit_now(cx_session *self)
+{
+    cession_outcome out;
+    if (self->degraded) {
+        return 0;
+    }
+    if (cx_interface_overrides(self->interface) < 0) {
+        return -1;
+    }
+    if (commit(self->interface, self->app, self, &out) < 0) {
+        return explicit_failed(self->interface, self);
+    }
+    self->save_failed = false;
+    remember_cookie(self, &out);
+    return 0;
 }
 
 /* The session read as empty because the store was down: nothing is saved. */
@@ -230,12 +264,15 @@ int cx_save_session(cx_interface *self, PyObject *app, cx_session *session, PyOb
         PyErr_SetString(PyExc_TypeError, "save_session needs a session that this interface opened");
         return -1;
     }
-    if (session->load_state != CX_LOADED || session->save_failed) {
-        /* never looked at, or failed before: its error was raised where it was used */
+    if (session->load_state == CX_UNLOADED) {
         return 0;
     }
-    if (session->accessed && cx_response_vary(self->state, response) < 0) {
+    bool failed = session->load_state == CX_FAILED;
+    if ((session->accessed || failed) && cx_response_vary(self->state, response) < 0) {
         return -1;
+    }
+    if (failed || session->save_failed) {
+        return 0; /* the error was raised where the session was used or saved */
     }
     if (session->degraded) {
         return drop_degraded(self, app, session);

@@ -136,6 +136,9 @@ static int load_failed(cx_session *self)
     }
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback) {
+        PyException_SetTraceback(value, traceback);
+    }
     if (cx_emit(interface, self->app, CX_EV_store_error, NULL, 0, value) < 0) {
         PyErr_WriteUnraisable((PyObject *)interface);
     }
@@ -146,20 +149,10 @@ static int load_failed(cx_session *self)
         self->degraded = true;
         return 0;
     }
-    if (interface->on_store_error == '5') {
-        /* the 503 that Flask knows how to answer, caused by the error */
-        PyObject *answer = PyObject_CallMethodObjArgs((PyObject *)interface,
-                                                      self->state->s._unavailable, value, NULL);
-        if (answer) {
-            PyErr_SetObject((PyObject *)Py_TYPE(answer), answer);
-            Py_DECREF(answer);
-        }
-        Py_XDECREF(type);
-        Py_XDECREF(value);
-        Py_XDECREF(traceback);
-    } else {
-        PyErr_Restore(type, value, traceback);
-    }
+    cx_raise_failure(interface, value);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
     return remember_failure(self);
 }
 
@@ -246,6 +239,8 @@ int cx_session_load_slow(cx_session *self)
         cx_core_leave(self);
     }
     if (self->load_state == CX_FAILED) {
+        /* without the frames of the uses before, which would be shown as callers */
+        PyException_SetTraceback(self->failure, Py_None);
         PyErr_SetObject((PyObject *)Py_TYPE(self->failure), self->failure);
         return -1;
     }
