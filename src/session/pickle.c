@@ -828,16 +828,19 @@ int ces_pickle_to_msgpack(cession_span pickle, cession_buf *out, cession_error *
     p.in = pickle;
     cession_buf_init(&p.scratch, CESSION_VALUE_MAX);
     cession_buf written;
-    cession_buf_init(&written, CESSION_VALUE_MAX);
+    cession_buf_init(&written, out->max < CESSION_VALUE_MAX ? out->max : CESSION_VALUE_MAX);
 
     uint32_t root = NODE_NONE;
     int rc = run(&p, &root);
+    if (rc == CESSION_E_LIMIT) /* scratch has room for any value that we keep */
+        rc = CESSION_E_FORMAT;
     if (rc == CESSION_OK && p.nodes[root].kind != CES_PK_DICT)
         rc = CESSION_E_FORMAT;
-    if (rc == CESSION_OK)
+    if (rc == CESSION_OK) {
         rc = ces_pickle_write(&p, root, &written);
-    if (rc == CESSION_E_LIMIT) /* of scratch or written, which hold any value that we keep */
-        rc = CESSION_E_FORMAT;
+        if (rc == CESSION_E_LIMIT && written.max == CESSION_VALUE_MAX)
+            rc = CESSION_E_FORMAT;
+    }
     if (rc == CESSION_OK)
         rc = cession_buf_set(out, written.data, written.len);
 
