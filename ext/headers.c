@@ -84,11 +84,11 @@ int cx_fast_cookie(cx_interface *self, PyObject *config, PyObject *request, PyOb
         return 0;
     }
     PyObject *name = PyObject_GetItem(config, state->s.SESSION_COOKIE_NAME);
-    PyObject *environ = name ? PyObject_GetAttr(request, state->s.environ) : NULL;
-    int result = environ ? 0 : -1;
-    if (environ && PyDict_CheckExact(environ) && PyUnicode_CheckExact(name) &&
+    PyObject *wsgi = name ? PyObject_GetAttr(request, state->s.environ) : NULL;
+    int result = wsgi ? 0 : -1;
+    if (wsgi && PyDict_CheckExact(wsgi) && PyUnicode_CheckExact(name) &&
         PyUnicode_IS_ASCII(name) && PyUnicode_GET_LENGTH(name) > 0) {
-        PyObject *header = PyDict_GetItemWithError(environ, state->s.HTTP_COOKIE);
+        PyObject *header = PyDict_GetItemWithError(wsgi, state->s.HTTP_COOKIE);
         if (!header) {
             result = PyErr_Occurred() ? -1 : 1;
             *ret_value = NULL;
@@ -109,7 +109,7 @@ int cx_fast_cookie(cx_interface *self, PyObject *config, PyObject *request, PyOb
             }
         }
     }
-    Py_XDECREF(environ);
+    Py_XDECREF(wsgi);
     Py_XDECREF(name);
     return result;
 }
