@@ -86,8 +86,8 @@ int cx_fast_cookie(cx_interface *self, PyObject *config, PyObject *request, PyOb
     PyObject *name = PyObject_GetItem(config, state->s.SESSION_COOKIE_NAME);
     PyObject *wsgi = name ? PyObject_GetAttr(request, state->s.environ) : NULL;
     int result = wsgi ? 0 : -1;
-    if (wsgi && PyDict_CheckExact(wsgi) && PyUnicode_CheckExact(name) &&
-        PyUnicode_IS_ASCII(name) && PyUnicode_GET_LENGTH(name) > 0) {
+    if (wsgi && PyDict_CheckExact(wsgi) && PyUnicode_CheckExact(name) && PyUnicode_IS_ASCII(name) &&
+        PyUnicode_GET_LENGTH(name) > 0) {
         PyObject *header = PyDict_GetItemWithError(wsgi, state->s.HTTP_COOKIE);
         if (!header) {
             result = PyErr_Occurred() ? -1 : 1;
