@@ -101,7 +101,8 @@ static const char *with(const char *path, const char *suffix)
     static char room[4][PATH_MAX];
     static unsigned turn;
     char *out = room[turn++ % 4];
-    snprintf(out, sizeof room[0], "%s%s", path, suffix);
+    int len = snprintf(out, sizeof room[0], "%s%s", path, suffix);
+    CHECK(len > 0 && (size_t)len < sizeof room[0]);
     return out;
 }
 
