@@ -34,6 +34,8 @@ from tests.services.visitor import Visitor
 
 SID = "Sid-that-no-log-may-show_0123456789abcdefgh"
 SECRET = "data-that-no-log-may-show"
+# Seconds until a store that says nothing has failed: tests wait for it, and everything that works
+# must be done by then, also on a busy machine.
 TIMEOUT = 0.5
 
 Settings = dict[str, Any]
@@ -52,6 +54,8 @@ class RedisWorld:
             # With a password that must not show up either.
             "SESSION_REDIS": self.proxy.url(server.acl_url),
             "SESSION_KEY_PREFIX": f"session:{uuid.uuid4()}:",
+            # It fails by refusing, which takes no time.
+            "SESSION_STORE_TIMEOUT": 20,
         }
         self.secrets = ["sessions-secret"]
 
@@ -507,32 +511,30 @@ def test_breaker_leaves_a_dead_store_alone(request):
     world = RedisWorld(request)
     app = make_app(world, "store")
     client = login(app)
-    world.proxy.refuse()
-    world.proxy.reset()
+    refused = 0
     for _ in range(5):
-        assert client.get("/read").status_code == 418
-    # It answers again, but nobody asks: the breaker is open.
-    start = time.monotonic()
-    world.proxy.listen()
-    for _ in range(200):
-        status = client.get("/read").status_code
-        if status == 200:
+        world.proxy.refuse()
+        for _ in range(5):
+            assert client.get("/read").status_code == 418
+        world.proxy.listen()
+        # It would answer, but is not asked before the next trial.
+        world.proxy.reset()
+        while client.get("/read").status_code == 418:
+            assert world.proxy.connections == 0
+            refused += 1
+            time.sleep(0.01)
+        assert client.get("/read").text == SECRET
+        if refused:  # else this process was not run for a whole second
             break
-        assert status == 418
-        assert world.proxy.connections == 0
-        time.sleep(0.02)
-    else:
-        pytest.fail("no trial was made")
-    assert time.monotonic() - start > 0.5
-    assert client.get("/read").text == SECRET
+    assert refused
 
 
 @pytest.mark.server
 def test_breaker_makes_few_trials_while_the_store_hangs(request):
     world = RedisWorld(request)
     app = make_app(world, "store", SESSION_STORE_TIMEOUT=0.2)
-    client = login(app)
-    world.proxy.cut()
+    client = app.test_client()
+    client.set_cookie("session", login(make_app(world)).get_cookie("session").value)
     world.proxy.swallow = True
     world.proxy.reset()
     start = time.monotonic()
@@ -566,7 +568,11 @@ def own_redis(redis_private):
 
 
 def redis_app(server: Any, handlers: str = "store", **more: Any):
-    return make_app({"SESSION_TYPE": "redis", "SESSION_REDIS": server.url}, handlers, **more)
+    return make_app(
+        {"SESSION_TYPE": "redis", "SESSION_REDIS": server.url},
+        handlers,
+        **{"SESSION_STORE_TIMEOUT": 2, **more},
+    )
 
 
 @pytest.mark.server
@@ -608,7 +614,7 @@ def test_redis_restarted_between_two_requests_is_not_noticed(own_redis):
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("trouble", ["oom", "readonly", "noperm", "loading"])
+@pytest.mark.parametrize("trouble", ["oom", "readonly", "no-set", "no-scripts"])
 def test_redis_refuses(own_redis, log, trouble):
     """It answers, but with an error; the session's data is not in what is said about it."""
     import redis
@@ -623,10 +629,9 @@ def test_redis_refuses(own_redis, log, trouble):
             admin.config_set("maxmemory", "1")
         elif trouble == "readonly":
             admin.execute_command("REPLICAOF", "127.0.0.1", "1")
-        elif trouble == "noperm":
+        elif trouble == "no-set":
             admin.execute_command("ACL", "SETUSER", "default", "-set")
         else:
-            admin.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", "0")
             admin.execute_command("ACL", "SETUSER", "default", "-evalsha", "-eval")
 
     def allow() -> None:
