@@ -15,13 +15,11 @@ if [ ! -e "$build/build.ninja" ]; then
     CC=clang meson setup "$build" -Dpython=false -Dtests=true -Dfuzz=true -Dbuildtype=debugoptimized \
         -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fsanitize=fuzzer-no-link >/dev/null
 fi
-meson compile -C "$build" >"$build/compile.log" || { cat "$build/compile.log"; exit 1; }
+names=()
+for source in tests/fuzz/fuzz_*.c; do names+=("$(basename "$source" .c)"); done
+meson compile -C "$build" "${names[@]}" >"$build/compile.log" || { cat "$build/compile.log"; exit 1; }
 
-targets=()
-for target in "$build"/tests/fuzz/fuzz_*; do
-    if [ -f "$target" ] && [ -x "$target" ]; then targets+=("$target"); fi
-done
-[ ${#targets[@]} -gt 0 ] || { echo "no fuzz targets were built" >&2; exit 1; }
+targets=("${names[@]/#/$build/tests/fuzz/}")
 share=$((seconds / ${#targets[@]}))
 [ "$share" -gt 0 ] || share=1
 
