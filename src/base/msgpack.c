@@ -803,17 +803,72 @@ void ces_mp_next(const uint8_t **at, ces_mp_item *ret_item)
     *at = p;
 }
 
+/* Bytes behind the code of an item of no variable length; VARIABLE: see the switch. */
+#define VARIABLE 0xff
+static const uint8_t fixed_lengths[0xe0 - 0xc0] = {
+    0, 0, 0,  0,        VARIABLE, VARIABLE, VARIABLE, VARIABLE, VARIABLE, VARIABLE, 4,
+    8, 1, 2,  4,        8,        1,        2,        4,        8,        2,        3,
+    5, 9, 17, VARIABLE, VARIABLE, VARIABLE, VARIABLE, VARIABLE, VARIABLE, VARIABLE};
+
 void ces_mp_skip(const uint8_t **at)
 {
     /* What is left needs no levels here: all items count alike. */
+    const uint8_t *p = *at;
     size_t left = 1;
     while (left > 0) {
-        ces_mp_item item;
-        ces_mp_next(at, &item);
+        uint8_t code = *p++;
         left--;
-        if (item.type == CES_MP_ARRAY)
-            left += item.as.count;
-        else if (item.type == CES_MP_MAP)
-            left += 2 * item.as.count;
+        if (code < 0x80 || code >= 0xe0)
+            continue;
+        if (code >= 0xa0 && code < 0xc0) {
+            p += code & 0x1f;
+        } else if (code < 0x90) {
+            left += 2 * (size_t)(code & 0x0f);
+        } else if (code < 0xa0) {
+            left += code & 0x0f;
+        } else if (fixed_lengths[code - 0xc0] != VARIABLE) {
+            p += fixed_lengths[code - 0xc0];
+        } else {
+            switch (code) {
+            case 0xc4:
+            case 0xd9:
+                p += 1 + (size_t)p[0];
+                break;
+            case 0xc5:
+            case 0xda:
+                p += 2 + (size_t)load16(p);
+                break;
+            case 0xc6:
+            case 0xdb:
+                p += 4 + (size_t)load32(p);
+                break;
+            case 0xc7:
+                p += 2 + (size_t)p[0];
+                break;
+            case 0xc8:
+                p += 3 + (size_t)load16(p);
+                break;
+            case 0xc9:
+                p += 5 + (size_t)load32(p);
+                break;
+            case 0xdc:
+                left += load16(p);
+                p += 2;
+                break;
+            case 0xdd:
+                left += load32(p);
+                p += 4;
+                break;
+            case 0xde:
+                left += 2 * (size_t)load16(p);
+                p += 2;
+                break;
+            default: /* 0xdf */
+                left += 2 * (size_t)load32(p);
+                p += 4;
+                break;
+            }
+        }
     }
+    *at = p;
 }

@@ -24,7 +24,8 @@ int ces_keys_sort(const cession_entry *entries, size_t count,
                   int (*compare)(cession_span a, cession_span b), uint32_t **ret_order);
 
 /* Drop repeated keys from entries: the first keeps its place and gets the value
- * of the last. *ret_count entries are left. OK or E_NOMEM (nothing changed). */
+ * of the last. *ret_count entries are left. OK or E_NOMEM (nothing changed). No key
+ * is empty: an encoded one never is. */
 int ces_keys_unique(cession_entry *entries, size_t count, size_t *ret_count);
 
 #endif

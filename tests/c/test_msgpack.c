@@ -449,6 +449,9 @@ static void test_longer_forms_are_seen(void)
         CHECK_OK(walk_span(rows[i].bytes, &len, &flags));
         CHECK_INT(len, rows[i].bytes.len);
         CHECK_MSG(((flags & CES_MP_NOT_SHORT) != 0) == rows[i].not_short, "row %zu", i);
+        const uint8_t *at = rows[i].bytes.data;
+        ces_mp_skip(&at);
+        CHECK_MSG(at == rows[i].bytes.data + len, "row %zu", i);
     }
 }
 
@@ -516,6 +519,30 @@ static void test_reader_reads_longer_forms(void)
     ces_mp_item item;
     ces_mp_next(&at, &item);
     CHECK(item.type == CES_MP_DOUBLE && item.as.d == 1.5 && at == single + 5);
+}
+
+/* Every code alone and every code with a body of zeros: skipping goes exactly as
+ * far as walking. */
+static void test_skip_goes_as_far_as_walk(void)
+{
+    uint8_t bytes[64] = {0};
+    unsigned walked = 0;
+    for (int code = 0; code < 256; code++) {
+        for (uint8_t fill = 0; fill < 3; fill++) {
+            memset(bytes, 0, sizeof bytes);
+            bytes[0] = (uint8_t)code;
+            for (size_t at = 1; at <= 8 && fill > 0; at = at * 2 + 1)
+                bytes[at] = fill; /* lengths of 1 to 8 bytes end here and there */
+            size_t len = 0;
+            if (ces_mp_walk(bytes, sizeof bytes, &len, NULL) != CESSION_OK)
+                continue;
+            walked++;
+            const uint8_t *at = bytes;
+            ces_mp_skip(&at);
+            CHECK_MSG(at == bytes + len, "code 0x%02x", (unsigned)code);
+        }
+    }
+    CHECK(walked > 600);
 }
 
 static void test_walker_refuses(void)
@@ -651,11 +678,18 @@ static void test_walker_stays_inside(void)
 }
 
 static const harness_test tests[] = {
-    HARNESS_TEST(integers_take_the_shortest_form), HARNESS_TEST(scalars),
-    HARNESS_TEST(headers_take_the_shortest_form),  HARNESS_TEST(extensions_are_written_in_place),
-    HARNESS_TEST(writer_without_memory_or_room),   HARNESS_TEST(utf8_agrees_with_decoding),
-    HARNESS_TEST(utf8_sees_every_position),        HARNESS_TEST(longer_forms_are_seen),
-    HARNESS_TEST(reader_reads_longer_forms),       HARNESS_TEST(walker_refuses),
-    HARNESS_TEST(walker_bounds_the_depth),         HARNESS_TEST(walker_stays_inside),
+    HARNESS_TEST(integers_take_the_shortest_form),
+    HARNESS_TEST(scalars),
+    HARNESS_TEST(headers_take_the_shortest_form),
+    HARNESS_TEST(extensions_are_written_in_place),
+    HARNESS_TEST(writer_without_memory_or_room),
+    HARNESS_TEST(utf8_agrees_with_decoding),
+    HARNESS_TEST(utf8_sees_every_position),
+    HARNESS_TEST(longer_forms_are_seen),
+    HARNESS_TEST(reader_reads_longer_forms),
+    HARNESS_TEST(skip_goes_as_far_as_walk),
+    HARNESS_TEST(walker_refuses),
+    HARNESS_TEST(walker_bounds_the_depth),
+    HARNESS_TEST(walker_stays_inside),
 };
 HARNESS_MAIN(tests)
