@@ -24,6 +24,8 @@ VENVS = {
     "flask23": "flask23.txt",
     "flask30": "flask30.txt",
     "flask312": "flask312.txt",
+    "gevent": "gevent.txt",  # gunicorn's gevent workers, redis-py
+    "uwsgi": "uwsgi.txt",
 }
 
 
