@@ -68,11 +68,24 @@ int cx_decode_format(cx_codec_state *state, cx_format format, cession_span value
 typedef struct cx_flow_codec {
     cession_codec base;
     cx_codec_state *state;
-    cx_format format;
+    cx_format format;        /* of ours; says nothing where dumps is set */
+    PyObject *dumps, *loads; /* of a serializer in place of ours, or NULL */
 } cx_flow_codec;
 void cx_flow_codec_init(cx_flow_codec *codec, cx_codec_state *state);
 /* The same for tagged JSON. */
 void cx_flow_codec_init_json(cx_flow_codec *codec, cx_codec_state *state);
+/* codec_custom.c: the same through the methods dumps and loads, or encode and decode, of
+ * the application's object. 0, or -1 with TypeError when it has neither; then there is
+ * nothing to release. */
+int cx_flow_codec_init_custom(cx_flow_codec *codec, cx_codec_state *state, PyObject *serializer);
+void cx_flow_codec_release(cx_flow_codec *codec);
+
+/* Encode and decode as the codec's format says: cx_encode..., cx_decode_format. What a
+ * serializer of the application's raises while encoding is passed on; what its loads does
+ * not take is read as ours, and is no session when that fails, too. */
+int cx_flow_encode(const cx_flow_codec *codec, PyObject *session, bool strict, cession_buf *out);
+int cx_flow_decode(const cx_flow_codec *codec, cession_span value, PyObject *into,
+                   bool *ret_canonical);
 
 /* Module-level functions for tests and tools:
  *   encode(mapping, /, *, strict=False) -> bytes

@@ -68,7 +68,7 @@ int cx_decode(cx_codec_state *state, cession_span value, PyObject *into, bool *r
 /* ---- codecs for the flow ------------------------------------------------------------ */
 
 /* An exception as a status; the flow's caller sees the exception first. */
-static int python_failed(cession_error *err)
+int cx_codec_failed(cession_error *err)
 {
     if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
         PyErr_Clear();
@@ -110,7 +110,7 @@ static int make_canonical(const cession_codec *self, cession_span value, bool sa
         }
     }
     Py_XDECREF(dict);
-    return result < 0 ? python_failed(err) : status;
+    return result < 0 ? cx_codec_failed(err) : status;
 }
 
 static int flow_canonical(const cession_codec *self, cession_span value, cession_buf *out,
@@ -234,6 +234,7 @@ void cx_flow_codec_init(cx_flow_codec *codec, cx_codec_state *state)
     codec->base.canonical = flow_canonical;
     codec->state = state;
     codec->format = CX_MSGPACK;
+    codec->dumps = codec->loads = NULL;
 }
 
 void cx_flow_codec_init_json(cx_flow_codec *codec, cx_codec_state *state)
@@ -249,6 +250,13 @@ void cx_flow_codec_init_json(cx_flow_codec *codec, cx_codec_state *state)
     };
     codec->state = state;
     codec->format = CX_JSON;
+    codec->dumps = codec->loads = NULL;
+}
+
+void cx_flow_codec_release(cx_flow_codec *codec)
+{
+    Py_CLEAR(codec->dumps);
+    Py_CLEAR(codec->loads);
 }
 
 /* ---- module-level functions ----------------------------------------------------------- */

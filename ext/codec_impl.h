@@ -6,6 +6,7 @@
  *   json_encode.c  the tagged JSON writer
  *   values.c       dates, integers, Decimal, UUID as numbers, bytes and text
  *   decode.c, json_decode.c   bytes -> Python objects
+ *   codec_custom.c an application's own serializer
  */
 #ifndef CX_CODEC_IMPL_H
 #define CX_CODEC_IMPL_H
@@ -230,6 +231,8 @@ bool cx_items_overridden(const cx_codec_state *state, PyObject *session);
 int cx_encode_as(cx_codec_state *state, cx_format format, PyObject *session, bool strict,
                  bool allow_meta, cession_buf *out);
 extern const cx_writer cx_msgpack_writer, cx_json_writer;
+/* The exception that is set as a status of a codec. */
+int cx_codec_failed(cession_error *err);
 
 /* The text of a str (or of Markup) in UTF-8, borrowed from it; NULL with ValueError naming
  * path (path NULL: some exception) for a lone surrogate. */

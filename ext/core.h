@@ -44,7 +44,7 @@
                                                             X(SESSION_COOKIE_SAMESITE)             \
                                                                 X(SESSION_COOKIE_PARTITIONED)      \
                                                                     X(_list) X(__reversed__)       \
-                                                                        X(mimetype)
+                                                                        X(mimetype) X(serializer) X(format)
 /* clang-format on */
 
 /* X(name): events, in the order of cx_interface.counts. */
@@ -145,6 +145,15 @@ typedef struct cx_cookie_template {
     PyObject *inputs[CX_COOKIE_INPUTS]; /* the configuration it was made from */
 } cx_cookie_template;
 
+/* A flow, and what it borrows. A session keeps the one it was opened with when the
+ * serializer is replaced meanwhile. */
+typedef struct cx_flow {
+    Py_ssize_t refs; /* under the GIL */
+    cession_flow *flow;
+    cx_flow_codec codec;
+    cx_store *store;
+} cx_flow;
+
 typedef struct cx_interface {
     PyObject_HEAD
     cx_state *state;
@@ -155,16 +164,15 @@ typedef struct cx_interface {
     PyObject *signals;    /* dict: event name -> blinker signal, or NULL */
     PyObject *defaults;   /* dict: method name -> the package's own function, or NULL */
     PyObject *key_prefix; /* str; for Python only, the store adds it by itself */
-    cession_flow *flow;
-    cx_flow_codec codec;
-    cx_format format;
-    cession_signer *signer; /* cached for signer_secret and signer_fallbacks */
+    cx_flow *flow;
+    PyTypeObject *serializer_class; /* ours, which stands for our own formats; or NULL */
+    cession_signer *signer;         /* cached for signer_secret and signer_fallbacks */
     PyObject *signer_secret, *signer_fallbacks;
     cx_overrides overrides;
     cx_cookie_template cookie_template[2]; /* without and with an expiry */
-    int64_t timeout_ms;
+    int64_t timeout_ms, touch_interval_ms;
     uint64_t counts[CX_EV_COUNT];
-    bool permanent, use_signer, lazy, strict_types, plain_session_class;
+    bool permanent, use_signer, lazy, strict_types, plain_session_class, raise_on_conflict;
     char on_store_error; /* 'r' raise, 'e' empty, '5' 503 */
     Py_ssize_t sid_length;
 } cx_interface;
@@ -172,6 +180,8 @@ typedef struct cx_interface {
 int cx_interface_add(PyObject *module, cx_state *state);
 /* interface_type.c: overrides of self's class, computed anew when it changed. */
 int cx_interface_overrides(cx_interface *self);
+cx_flow *cx_flow_ref(cx_flow *flow);
+void cx_flow_unref(cx_flow *flow); /* NULL is fine */
 /* errors.c: raise the SessionStoreError `error` as SESSION_ON_STORE_ERROR says, as it is
  * or as the 503 that Flask knows how to answer. */
 void cx_raise_failure(cx_interface *self, PyObject *error);
@@ -190,6 +200,7 @@ typedef struct cx_session {
     cx_interface *interface; /* NULL for a session made by hand */
     PyObject *app;
     cession_session *core; /* NULL for a session made by hand */
+    cx_flow *flow;         /* of core */
     PyObject *sid;         /* str, None, or NULL: ask core */
     PyObject *failure;     /* the exception of a failed load, raised again on every use */
     PyObject *waiters;     /* lock on which other threads wait for core, or NULL */

@@ -81,13 +81,6 @@ int cx_interface_overrides(cx_interface *self)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* A method put on the instance counts like one of a subclass. */
-static int interface_setattro(PyObject *self, PyObject *name, PyObject *value)
-{
-    ((cx_interface *)self)->overrides.type_version = 0;
-    return PyObject_GenericSetAttr(self, name, value);
-}
-
 /* ---- configuration --------------------------------------------------------------------- */
 
 static int generate_sid(void *context, char ret_sid[CESSION_SID_MAX + 1], size_t *ret_len,
@@ -131,34 +124,101 @@ static int parse_seconds(PyObject *value, const char *what, int64_t *ret_ms)
     return 0;
 }
 
-static int make_flow(cx_interface *self, int64_t touch_interval_ms, bool raise_on_conflict)
+cx_flow *cx_flow_ref(cx_flow *flow)
+{
+    flow->refs++;
+    return flow;
+}
+
+void cx_flow_unref(cx_flow *flow)
+{
+    if (flow && --flow->refs == 0) {
+        cession_flow_free(flow->flow);
+        cx_flow_codec_release(&flow->codec);
+        Py_DECREF(flow->store);
+        PyMem_Free(flow);
+    }
+}
+
+/* A flow over this codec, which becomes its own also when this fails. */
+static int make_flow(cx_interface *self, const cx_flow_codec *codec)
 {
     cession_error err = CESSION_ERROR_INIT;
-    cession_flow *flow;
-    if (self->format == CX_JSON) {
-        cx_flow_codec_init_json(&self->codec, &self->state->codec);
-    } else {
-        cx_flow_codec_init(&self->codec, &self->state->codec);
+    cx_flow *made = PyMem_Calloc(1, sizeof *made);
+    if (!made) {
+        cx_flow_codec_release((cx_flow_codec[]){*codec});
+        PyErr_NoMemory();
+        return -1;
     }
+    made->refs = 1;
+    made->codec = *codec;
+    made->store = (cx_store *)Py_NewRef((PyObject *)self->store);
     cession_flow_config config = {
         .store = self->store->store,
-        .codec = &self->codec.base,
+        .codec = &made->codec.base,
         .sid_bytes = (size_t)self->sid_length,
         .generate_sid = generate_sid,
         .generate_context = self,
         .any_printable_sid = self->overrides.generate_sid,
-        .touch_interval_ms = touch_interval_ms,
-        .raise_on_conflict = raise_on_conflict,
+        .touch_interval_ms = self->touch_interval_ms,
+        .raise_on_conflict = self->raise_on_conflict,
         .caller_validates = true,
     };
-    int status = cession_flow_new(&config, &flow, &err);
+    int status = cession_flow_new(&config, &made->flow, &err);
     if (status < 0) {
         cx_raise(self->state, status, &err);
+        cx_flow_unref(made);
         return -1;
     }
-    cession_flow_free(self->flow);
-    self->flow = flow;
+    cx_flow *before = self->flow;
+    self->flow = made;
+    cx_flow_unref(before);
     return 0;
+}
+
+/* Our format of this name. */
+static int parse_format(cx_interface *self, PyObject *name, cx_flow_codec *ret_codec)
+{
+    if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "json") == 0) {
+        cx_flow_codec_init_json(ret_codec, &self->state->codec);
+        return 0;
+    }
+    if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "msgpack") == 0) {
+        cx_flow_codec_init(ret_codec, &self->state->codec);
+        return 0;
+    }
+    PyErr_SetString(PyExc_ValueError, "serialization_format is \"msgpack\" or \"json\"");
+    return -1;
+}
+
+/* `serializer` was assigned: from now on sessions are opened with it. */
+static int use_serializer(cx_interface *self, PyObject *serializer)
+{
+    cx_flow_codec codec;
+    if (Py_TYPE(serializer) == self->serializer_class) {
+        PyObject *name = PyObject_GetAttr(serializer, self->state->s.format);
+        int result = name ? parse_format(self, name, &codec) : -1;
+        Py_XDECREF(name);
+        if (result < 0) {
+            return -1;
+        }
+    } else if (cx_flow_codec_init_custom(&codec, &self->state->codec, serializer) < 0) {
+        return -1;
+    }
+    return make_flow(self, &codec);
+}
+
+/* A method put on the instance counts like one of a subclass. */
+static int interface_setattro(PyObject *obj, PyObject *name, PyObject *value)
+{
+    cx_interface *self = (cx_interface *)obj;
+    self->overrides.type_version = 0;
+    if (value && self->flow && PyUnicode_Check(name) &&
+        PyUnicode_Compare(name, self->state->s.serializer) == 0 &&
+        use_serializer(self, value) < 0) {
+        return -1;
+    }
+    return PyObject_GenericSetAttr(obj, name, value);
 }
 
 /* The session class is ours or adds nothing to construction: made without calling it. */
@@ -186,19 +246,23 @@ static PyObject *interface_configure(cx_interface *self, PyObject *args, PyObjec
                             "lazy",
                             "events",
                             "defaults",
+                            "serializer_class",
                             NULL};
     cx_state *state = cx_state_of_type(Py_TYPE(self));
     PyObject *store, *session_class, *touch_interval = Py_None, *timeout = NULL;
-    PyObject *events = Py_None, *defaults = Py_None, *key_prefix = NULL;
+    PyObject *events = Py_None, *defaults = Py_None, *key_prefix = NULL, *format = NULL;
+    PyObject *serializer_class = NULL;
+    cx_flow_codec codec;
     int permanent = 1, use_signer = 0, strict_types = 0, lazy = 0;
     Py_ssize_t sid_length = CESSION_SID_BYTES_DEFAULT;
-    const char *format = "msgpack", *conflict = "merge", *on_store_error = "raise";
+    const char *conflict = "merge", *on_store_error = "raise";
     int64_t touch_interval_ms = -1, timeout_ms = 2000;
-    if (!state || !PyArg_ParseTupleAndKeywords(
-                      args, kwargs, "O!O!|$UppnsOsspOpOO:_configure", names, state->store_type,
-                      &store, &PyType_Type, &session_class, &key_prefix, &permanent, &use_signer,
-                      &sid_length, &format, &touch_interval, &conflict, &on_store_error,
-                      &strict_types, &timeout, &lazy, &events, &defaults)) {
+    if (!state ||
+        !PyArg_ParseTupleAndKeywords(
+            args, kwargs, "O!O!|$UppnOOsspOpOOO!:_configure", names, state->store_type, &store,
+            &PyType_Type, &session_class, &key_prefix, &permanent, &use_signer, &sid_length,
+            &format, &touch_interval, &conflict, &on_store_error, &strict_types, &timeout, &lazy,
+            &events, &defaults, &PyType_Type, &serializer_class)) {
         return NULL;
     }
     if (self->store) {
@@ -219,15 +283,13 @@ static PyObject *interface_configure(cx_interface *self, PyObject *args, PyObjec
         (timeout && parse_seconds(timeout, "timeout", &timeout_ms) < 0)) {
         return NULL;
     }
-    bool json = strcmp(format, "json") == 0;
     bool raise_on_conflict = strcmp(conflict, "raise") == 0;
-    if ((!json && strcmp(format, "msgpack") != 0) ||
-        (!raise_on_conflict && strcmp(conflict, "merge") != 0) ||
+    if ((!raise_on_conflict && strcmp(conflict, "merge") != 0) ||
         (strcmp(on_store_error, "raise") != 0 && strcmp(on_store_error, "empty") != 0 &&
          strcmp(on_store_error, "503") != 0)) {
         PyErr_SetString(PyExc_ValueError,
-                        "serialization_format is \"msgpack\" or \"json\", conflict \"merge\" or "
-                        "\"raise\", on_store_error \"raise\", \"empty\" or \"503\"");
+                        "conflict is \"merge\" or \"raise\", on_store_error \"raise\", \"empty\" "
+                        "or \"503\"");
         return NULL;
     }
     if (sid_length < (Py_ssize_t)CESSION_SID_BYTES_MIN ||
@@ -254,7 +316,8 @@ static PyObject *interface_configure(cx_interface *self, PyObject *args, PyObjec
     self->use_signer = use_signer;
     self->strict_types = strict_types;
     self->lazy = lazy && state->context_var;
-    self->format = json ? CX_JSON : CX_MSGPACK;
+    self->touch_interval_ms = touch_interval_ms;
+    self->raise_on_conflict = raise_on_conflict;
     self->sid_length = sid_length;
     self->timeout_ms = timeout_ms;
     self->on_store_error = on_store_error[0];
@@ -272,8 +335,16 @@ static PyObject *interface_configure(cx_interface *self, PyObject *args, PyObjec
     if (cx_interface_overrides(self) < 0) {
         return NULL;
     }
+    Py_XSETREF(self->serializer_class, (PyTypeObject *)Py_XNewRef(serializer_class));
+    if (format) {
+        if (parse_format(self, format, &codec) < 0) {
+            return NULL;
+        }
+    } else {
+        cx_flow_codec_init(&codec, &state->codec);
+    }
     self->store = (cx_store *)Py_NewRef(store);
-    if (make_flow(self, touch_interval_ms, raise_on_conflict) < 0) {
+    if (make_flow(self, &codec) < 0) {
         Py_CLEAR(self->store);
         return NULL;
     }
@@ -363,6 +434,44 @@ static PyObject *interface_counts(cx_interface *self, PyObject *Py_UNUSED(ignore
     return state ? result : NULL;
 }
 
+static PyObject *interface_encode(cx_interface *self, PyObject *session)
+{
+    cession_buf out;
+    PyObject *made = NULL;
+    /* A session that is not loaded yet loads when its length is asked for. */
+    if (configured(self) < 0 || (PyDict_Check(session) && PyObject_Size(session) < 0)) {
+        return NULL;
+    }
+    cession_buf_init(&out, CESSION_VALUE_MAX);
+    if (cx_flow_encode(&self->flow->codec, session, self->strict_types, &out) == 0) {
+        made = PyBytes_FromStringAndSize((const char *)out.data, (Py_ssize_t)out.len);
+    }
+    cession_buf_release(&out);
+    return made;
+}
+
+static PyObject *interface_decode(cx_interface *self, PyObject *value)
+{
+    Py_buffer buffer;
+    bool canonical;
+    if (configured(self) < 0 || PyObject_GetBuffer(value, &buffer, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    PyObject *made = PyDict_New();
+    int result = made ? cx_flow_decode(&self->flow->codec,
+                                       cession_span_of(buffer.buf, (size_t)buffer.len), made,
+                                       &canonical)
+                      : -1;
+    PyBuffer_Release(&buffer);
+    if (result == 0) {
+        PyErr_SetString(PyExc_ValueError, "these bytes are no session");
+    }
+    if (result != 1) {
+        Py_CLEAR(made);
+    }
+    return made;
+}
+
 /* For the tests that compare the shortcut with werkzeug over generated headers. */
 static PyObject *interface_read_cookie(cx_interface *self, PyObject *args)
 {
@@ -390,6 +499,12 @@ static int interface_traverse(cx_interface *self, visitproc visit, void *arg)
     Py_VISIT(self->events);
     Py_VISIT(self->signals);
     Py_VISIT(self->defaults);
+    Py_VISIT(self->serializer_class);
+    if (self->flow) { /* held once, by the flow, however many sessions share it */
+        Py_VISIT(self->flow->store);
+        Py_VISIT(self->flow->codec.dumps);
+        Py_VISIT(self->flow->codec.loads);
+    }
     Py_VISIT(self->signer_secret);
     Py_VISIT(self->signer_fallbacks);
     for (size_t i = 0; i < 2; i++) {
@@ -402,10 +517,9 @@ static int interface_traverse(cx_interface *self, visitproc visit, void *arg)
 
 static int interface_clear(cx_interface *self)
 {
-    /* The flow borrows the store: first the flow. Sessions hold the interface, so no
-     * session of this flow can be in use. */
-    cession_flow_free(self->flow);
+    cx_flow *flow = self->flow;
     self->flow = NULL;
+    cx_flow_unref(flow);
     cession_signer_free(self->signer);
     self->signer = NULL;
     Py_CLEAR(self->store);
@@ -415,6 +529,7 @@ static int interface_clear(cx_interface *self)
     Py_CLEAR(self->signals);
     Py_CLEAR(self->key_prefix);
     Py_CLEAR(self->defaults);
+    Py_CLEAR(self->serializer_class);
     Py_CLEAR(self->signer_secret);
     Py_CLEAR(self->signer_fallbacks);
     for (size_t i = 0; i < 2; i++) {
@@ -454,6 +569,10 @@ static PyMethodDef interface_methods[] = {
      "_read_cookie(app, request) -> (done, value)\n\nThe shortcut for request.cookies alone; done "
      "is "
      "False where it steps aside."},
+    {"_encode", (PyCFunction)interface_encode, METH_O,
+     "_encode(session) -> bytes\n\nThe stored form, by the serializer."},
+    {"_decode", (PyCFunction)interface_decode, METH_O,
+     "_decode(value) -> dict\n\nThe content of a stored form; ValueError when it is none."},
     {"_counts", (PyCFunction)interface_counts, METH_NOARGS,
      "_counts() -> dict\n\nEvents since the start of this process."},
     {NULL, NULL, 0, NULL},

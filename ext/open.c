@@ -268,7 +268,7 @@ PyObject *cx_open_session(cx_interface *self, PyObject *app, PyObject *request)
     if (cx_interface_overrides(self) < 0 || read_incoming(self, app, request, &in) < 0) {
         return NULL;
     }
-    int status = cession_session_open(self->flow, in.sid, &core, &err);
+    int status = cession_session_open(self->flow->flow, in.sid, &core, &err);
     if (status < 0) {
         cx_raise(self->state, status, &err);
         Py_XDECREF(in.text);
@@ -282,6 +282,8 @@ PyObject *cx_open_session(cx_interface *self, PyObject *app, PyObject *request)
     }
     cession_session_free(session->core); /* only a class that returns an old object has one */
     session->core = core;
+    cx_flow_unref(session->flow);
+    session->flow = cx_flow_ref(self->flow);
     session->load_state = CX_UNLOADED;
     session->old_signature = in.old_signature;
     Py_CLEAR(session->sid);
@@ -317,11 +319,14 @@ int cx_session_reopen(cx_session *self)
     }
     size_t len;
     const char *sid = cession_session_sid(self->core, &len);
-    int status = cession_session_open(self->interface->flow, cession_span_of(sid, len), &core,
-                                      &err);
+    cx_flow *flow = self->interface->flow;
+    int status = cession_session_open(flow->flow, cession_span_of(sid, len), &core, &err);
     if (status == CESSION_OK) {
         cession_session_free(self->core);
         self->core = core;
+        cx_flow_ref(flow);
+        cx_flow_unref(self->flow);
+        self->flow = flow;
         self->load_state = CX_UNLOADED;
         self->modified = false;
         self->degraded = false;

@@ -44,11 +44,7 @@ static int fill(cx_interface *self, PyObject *app, cx_session *session, cession_
         in->never_store = wanted == 0;
         in->force_store = wanted == 1;
     }
-    int encoded = self->format == CX_JSON ? cx_encode_json(&self->state->codec, (PyObject *)session,
-                                                           self->strict_types, mine)
-                                          : cx_encode(&self->state->codec, (PyObject *)session,
-                                                      self->strict_types, mine);
-    if (encoded < 0) {
+    if (cx_flow_encode(&session->flow->codec, (PyObject *)session, self->strict_types, mine) < 0) {
         return -1;
     }
     in->mine = cession_buf_span(mine);

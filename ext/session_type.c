@@ -159,15 +159,13 @@ static int load_failed(cx_session *self)
 /* The dict := the loaded value. 0, or -1 with an exception. */
 static int take_value(cx_session *self)
 {
-    cx_interface *interface = self->interface;
     cession_error err = CESSION_ERROR_INIT;
     cession_span value = cession_session_value(self->core);
     bool canonical = false;
     if (value.len == 0) {
         return 0;
     }
-    int decoded = cx_decode_format(&self->state->codec, interface->format, value, (PyObject *)self,
-                                   &canonical);
+    int decoded = cx_flow_decode(&self->flow->codec, value, (PyObject *)self, &canonical);
     if (decoded < 0) {
         return -1;
     }
@@ -756,6 +754,9 @@ static int session_tp_clear(PyObject *self)
     /* Without its interface it is a session made by hand, and stays usable as that. */
     cession_session_free(session->core);
     session->core = NULL;
+    cx_flow *flow = session->flow;
+    session->flow = NULL;
+    cx_flow_unref(flow);
     Py_CLEAR(session->interface);
     Py_CLEAR(session->app);
     Py_CLEAR(session->failure);
@@ -774,6 +775,9 @@ static void session_dealloc(PyObject *self)
     }
     cession_session_free(session->core);
     session->core = NULL;
+    cx_flow *flow = session->flow;
+    session->flow = NULL;
+    cx_flow_unref(flow);
     Py_CLEAR(session->interface);
     Py_CLEAR(session->app);
     Py_CLEAR(session->failure);

@@ -103,6 +103,8 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
     """
 
     session_class: type[ServerSideSession] = ServerSideSession
+    #: Turns sessions into bytes: assign an object with ``dumps`` and ``loads`` (orjson, json, ...)
+    #: or ``encode`` and ``decode`` (see Serializer) to replace the stored format.
     serializer: Any = None
     #: The store expires records by itself.
     ttl: bool = True
@@ -125,6 +127,7 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         self.app = app
         key_prefix = config.check("SESSION_KEY_PREFIX", key_prefix)
         self.has_same_site_capability = True
+        replaced = self.serializer
         self.serializer = MsgSpecSerializer(app, serialization_format)
         self.cleanup_n_requests: int | None = config.check(
             "SESSION_CLEANUP_N_REQUESTS", cleanup_n_requests
@@ -147,7 +150,10 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
             lazy=accessed_comes_first(),
             events=_events,
             defaults={name: getattr(base, name) for name in _OURS},
+            serializer_class=MsgSpecSerializer,
         )
+        if replaced is not None:  # by the class, or before this constructor ran
+            self.serializer = replaced
         autodelete = config.read(app, "SESSION_AUTODELETE")
         self._autodelete_due = time.monotonic() if autodelete else float("inf")
         config.read(app, "SESSION_NATIVE")
@@ -209,7 +215,7 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         if stored is None:
             return None
         try:
-            data: dict[str, Any] = self.serializer.decode(stored[0])
+            data = self._decode(stored[0])
         except ValueError:
             return None
         return data or None  # what regenerate() leaves behind holds nothing
@@ -224,7 +230,7 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
     ) -> None:
         """Store a session, whatever the store holds."""
         store, key = self._record(store_id)
-        value = self.serializer.encode(session)
+        value = self._encode(session)
         ttl_ms = -(-session_lifetime // timedelta(milliseconds=1))
         for _ in range(8):
             if store.create(key, value, ttl_ms):
