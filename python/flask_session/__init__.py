@@ -4,7 +4,19 @@ from ._core import SessionConfigError, SessionConflict, SessionStoreError
 from .base import ServerSideSession, ServerSideSessionInterface
 from .defaults import Defaults
 from .extension import Extension, Session
-from .null import NullSessionInterface
+from .sessions import (
+    DynamoDBSessionInterface,
+    ElasticsearchSessionInterface,
+    FileSystemSessionInterface,
+    GoogleCloudDatastoreSessionInterface,
+    GoogleFireStoreSessionInterface,
+    MemcachedSessionInterface,
+    MongoDBSessionInterface,
+    NullSessionInterface,
+    PeeweeSessionInterface,
+    RedisSessionInterface,
+    SqlAlchemySessionInterface,
+)
 from .signals import (
     session_conflict,
     session_created,
@@ -23,14 +35,24 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Defaults",
+    "DynamoDBSessionInterface",
+    "ElasticsearchSessionInterface",
     "Extension",
+    "FileSystemSessionInterface",
+    "GoogleCloudDatastoreSessionInterface",
+    "GoogleFireStoreSessionInterface",
+    "MemcachedSessionInterface",
+    "MongoDBSessionInterface",
     "NullSessionInterface",
+    "PeeweeSessionInterface",
+    "RedisSessionInterface",
     "ServerSideSession",
     "ServerSideSessionInterface",
     "Session",
     "SessionConfigError",
     "SessionConflict",
     "SessionStoreError",
+    "SqlAlchemySessionInterface",
     "__version__",
     "session_conflict",
     "session_created",

@@ -18,21 +18,25 @@ from .defaults import Defaults
 
 if TYPE_CHECKING:
     from flask import Flask
+    from flask.sessions import SessionInterface
 
 #: SESSION_TYPE -> (module, class) of the stores of this version.
 BACKENDS = {
+    "cachelib": ("cachelib", "CacheLibSessionInterface"),
+    "filesystem": ("filesystem", "FileSystemSessionInterface"),
     "memory": ("memory", "MemorySessionInterface"),
     "redis": ("redis", "RedisSessionInterface"),
     "sqlite": ("sqlite", "SqliteSessionInterface"),
 }
 #: Types that Flask-Session or Flask-Session2 know and this version does not.
 UNAVAILABLE = {
-    *("memcached", "filesystem", "cachelib", "mongodb", "sqlalchemy", "postgresql", "dynamodb"),
+    *("memcached", "mongodb", "sqlalchemy", "postgresql", "dynamodb"),
     *("elasticsearch", "datastore", "firestore", "peewee"),
 }
 TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
 #: URL scheme -> SESSION_TYPE.
 SCHEMES = {
+    "filesystem": "filesystem",
     "memory": "memory",
     "redis": "redis",
     "rediss": "redis",
@@ -118,15 +122,35 @@ def _url(key: str, value: Any) -> str | None:
     return str(value)
 
 
-def _path(key: str, value: Any) -> str:
+def _place(key: str, value: Any, what: str) -> str:
     if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
-        refuse(key, "the path of a file", value)
+        refuse(key, f"the path of a {what}", value)
     path: str = os.fspath(value)
     if path in ("", ":memory:") or "\0" in path:
         raise SessionConfigError(
-            f'{key} must be the path of a file; sessions in memory are SESSION_TYPE = "memory"'
+            f'{key} must be the path of a {what}; sessions in memory are SESSION_TYPE = "memory"'
         )
     return path
+
+
+def _path(key: str, value: Any) -> str:
+    return _place(key, value, "file")
+
+
+def _folder(key: str, value: Any) -> str:
+    return _place(key, value, "directory")
+
+
+def _threshold(key: str, value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= 1_000_000_000:
+        refuse(key, "a number of files, 0 (no limit) to 1,000,000,000", value)
+    return value
+
+
+def _mode(key: str, value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= 0o777 or value & 0o600 != 0o600:
+        refuse(key, "the mode of a file that its owner can read and write, such as 0o600", value)
+    return value
 
 
 def _anything(key: str, value: Any) -> Any:
@@ -150,7 +174,11 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "SESSION_NATIVE": _flag,
     "SESSION_SQLITE": _path,
     "SESSION_SQLITE_SYNCHRONOUS": _choice("normal", "full"),
-    "SESSION_REDIS": _anything,  # checked where it is used
+    "SESSION_FILE_DIR": _folder,
+    "SESSION_FILE_THRESHOLD": _threshold,
+    "SESSION_FILE_MODE": _mode,
+    "SESSION_REDIS": _anything,  # these are checked where they are used
+    "SESSION_CACHELIB": _anything,
 }
 
 
@@ -174,6 +202,31 @@ def check_lifetime(app: Flask) -> None:
         refuse(key, accepted, app.config[key])
     if not isinstance(lifetime, timedelta) or lifetime <= timedelta(0):
         refuse(key, accepted, app.config[key])
+
+
+def check_cookie(app: Flask, interface: SessionInterface) -> None:
+    """Refuse a cookie that browsers would not keep: the rules of the prefixes __Secure- and
+    __Host-. Getters of the application's own that need a request are left alone."""
+    try:
+        name = interface.get_cookie_name(app).lower()
+        # werkzeug makes a partitioned cookie secure
+        partitioned = getattr(interface, "get_cookie_partitioned", lambda app: False)(app)
+        secure = interface.get_cookie_secure(app) or partitioned
+        path, domain = interface.get_cookie_path(app), interface.get_cookie_domain(app)
+    except RuntimeError:
+        return
+    wrong = []
+    if name.startswith(("__secure-", "__host-")) and not secure:
+        wrong.append("SESSION_COOKIE_SECURE must be True")
+    if name.startswith("__host-") and path != "/":
+        wrong.append('SESSION_COOKIE_PATH must be "/"')
+    if name.startswith("__host-") and domain:
+        wrong.append("SESSION_COOKIE_DOMAIN must not be set")
+    if wrong:
+        raise SessionConfigError(
+            "browsers refuse the cookie that SESSION_COOKIE_NAME names, because of its prefix: "
+            + " and ".join(wrong)
+        )
 
 
 def session_type(app: Flask) -> str:

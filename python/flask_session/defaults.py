@@ -52,12 +52,19 @@ class Defaults:
     #: None: 127.0.0.1:6379.
     SESSION_REDIS: Any = None
 
+    #: Directory of the file store; a relative path starts in the working directory.
+    SESSION_FILE_DIR: str = "flask_session"
+    #: The number of files above which expired ones are swept now and then; 0: never. A live
+    #: session is never dropped.
+    SESSION_FILE_THRESHOLD: int = 500
+    #: Mode of the files.
+    SESSION_FILE_MODE: int = 0o600
+
+    #: Any cachelib cache; None: a FileSystemCache in the directory flask_session.
+    SESSION_CACHELIB: Any = None
+
     # What follows belongs to stores that this version does not have yet.
     SESSION_MEMCACHED: Any = None  # 127.0.0.1:11211
-    SESSION_FILE_DIR: str = "flask_session"  # in the working directory
-    SESSION_FILE_THRESHOLD: int = 500
-    SESSION_FILE_MODE: int = 0o600
-    SESSION_CACHELIB: Any = None  # a FileSystemCache in the directory flask_session
     SESSION_MONGODB: Any = None  # 127.0.0.1:27017
     SESSION_MONGODB_DB: str = "flask_session"
     SESSION_MONGODB_COLLECT: str = "sessions"

@@ -86,6 +86,8 @@ class Session:
         kind = config.session_type(app)
         config.check_lifetime(app)
         interface = app.session_interface if kind == "custom" else self._get_interface(app)
+        if not isinstance(interface, NullSessionInterface):
+            config.check_cookie(app, interface)
         app.session_interface = interface
         extension = app.extensions["flask_session"] = Extension(interface)
         ours = extension.store is not None
@@ -108,14 +110,16 @@ class Session:
             )
         }
         url = config.read(app, "SESSION_URL")
-        place = "SESSION_" + kind.upper()
+        place = "SESSION_FILE_DIR" if kind == "filesystem" else "SESSION_" + kind.upper()
         if url is not None and app.config.get(place) is not None:
             raise _core.SessionConfigError(f"SESSION_URL and {place} are both set; keep one")
+        argument = {"sqlite": "path", "filesystem": "cache_dir"}.get(kind, "client")
+        options[argument] = url or app.config.get(place)
         if kind == "sqlite":
-            options["path"] = url or app.config.get(place)
             options["synchronous"] = config.read(app, "SESSION_SQLITE_SYNCHRONOUS")
-        else:
-            options["client"] = url or app.config.get(place)
+        elif kind == "filesystem":
+            options["threshold"] = config.read(app, "SESSION_FILE_THRESHOLD")
+            options["mode"] = config.read(app, "SESSION_FILE_MODE")
         module, name = config.BACKENDS[kind]
         interface_class = getattr(importlib.import_module(f".{module}", __package__), name)
         interface: SessionInterface = interface_class(app, **options)

@@ -1,8 +1,11 @@
-"""Adapters over methods of an interface that an application overrides."""
+"""What applications wrote for the predecessors: methods of an interface that they override,
+and positional arguments in another order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,39 +16,64 @@ if TYPE_CHECKING:
     from .contract import Stored
 
 
-class LegacyStore:
-    """A store whose operations are ``_retrieve_session_data``, ``_upsert_session`` and
-    ``_delete_session``. These cannot compare and set: replace and touch look first and
-    write then, so another request's write in between is lost. Not CAP_ATOMIC."""
+def bind(cls: type, names: Sequence[str], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    """Put positional arguments into kwargs under these names."""
+    if len(args) > len(names):
+        raise TypeError(f"{cls.__name__}() takes at most {len(names)} positional arguments")
+    for name, value in zip(names, args):  # noqa: B905
+        if name in kwargs:
+            raise TypeError(f"{cls.__name__}() got two values for {name}")
+        kwargs[name] = value
+
+
+class DictStore(ABC):
+    """A store of dicts that cannot compare and set: replace and touch look first and write
+    then, so another request's write in between is lost. Never CAP_ATOMIC."""
 
     name = "custom"
     capabilities = 0
 
     def __init__(self, interface: ServerSideSessionInterface) -> None:
-        self._interface = interface
+        # The interface owns the store; the other way round nobody would free them.
+        self._interface: ServerSideSessionInterface = weakref.proxy(interface)
 
-    def _read(self, sid: str) -> bytes | None:
-        data = self._interface._retrieve_session_data(self._interface._get_store_id(sid))
-        return None if data is None else _core.encode(data)
+    @abstractmethod
+    def _get(self, key: str) -> Any:
+        """The dict at this key; None when there is none. Anything else is no session."""
 
-    def _write(self, sid: str, value: bytes, ttl_ms: int) -> None:
-        interface, data = self._interface, _core.decode(value)
-        store_id = interface._get_store_id(sid)
-        if data:
-            session = interface.session_class(data, sid=sid)
-            interface._upsert_session(timedelta(milliseconds=ttl_ms), session, store_id)
-        else:  # a tombstone: the three methods have no room for it
-            interface._delete_session(store_id)
+    @abstractmethod
+    def _set(self, key: str, data: dict[str, Any], ttl_ms: int) -> None:
+        """Store the dict."""
+
+    @abstractmethod
+    def _delete(self, key: str) -> None:
+        """Delete what is there, if anything is."""
+
+    def _add(self, key: str, data: dict[str, Any], ttl_ms: int) -> bool:
+        """Store the dict, if nothing is there."""
+        if self._get(key) is not None:
+            return False
+        self._set(key, data, ttl_ms)
+        return True
+
+    def _expiry(self, key: str) -> int | None:
+        return None
+
+    def _read(self, key: str) -> bytes | None:
+        data = self._get(key)
+        if data is None:
+            return None
+        try:
+            return self._interface._encode(data)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return b""  # no session
 
     def load(self, key: str, timeout: float) -> Stored | None:
         value = self._read(key)
-        return None if value is None else (value, b"", None)
+        return None if value is None else (value, b"", self._expiry(key))
 
     def create(self, key: str, value: bytes, ttl_ms: int, timeout: float) -> bool:
-        if self._read(key) is not None:
-            return False
-        self._write(key, value, ttl_ms)
-        return True
+        return self._add(key, self._interface._decode(value), ttl_ms)
 
     def replace(
         self, key: str, expected: bytes, version: bytes, value: bytes, ttl_ms: int, timeout: float
@@ -54,20 +82,36 @@ class LegacyStore:
         if current is None:
             return _core.GONE
         if current != expected:
-            return current, b"", None
-        self._write(key, value, ttl_ms)
+            return current, b"", self._expiry(key)
+        data = self._interface._decode(value)
+        if data:
+            self._set(key, data, ttl_ms)
+        else:  # a tombstone: a dict has no room for it
+            self._delete(key)
         return _core.OK
 
     def touch(self, key: str, expected: bytes, version: bytes, ttl_ms: int, timeout: float) -> int:
-        current = self._read(key)
-        if current is None:
-            return _core.GONE
-        if current != expected:
-            return _core.CHANGED
-        self._write(key, current, ttl_ms)
-        return _core.OK
+        answer = self.replace(key, expected, version, expected, ttl_ms, timeout)
+        return answer if isinstance(answer, int) else _core.CHANGED
 
     def remove(self, key: str, timeout: float) -> None:
+        self._delete(key)
+
+
+class LegacyStore(DictStore):
+    """A store whose operations are ``_retrieve_session_data``, ``_upsert_session`` and
+    ``_delete_session``."""
+
+    def _get(self, key: str) -> Any:
+        return self._interface._retrieve_session_data(self._interface._get_store_id(key))
+
+    def _set(self, key: str, data: dict[str, Any], ttl_ms: int) -> None:
+        interface = self._interface
+        session = interface.session_class(data, sid=key)
+        lifetime = timedelta(milliseconds=ttl_ms)
+        interface._upsert_session(lifetime, session, interface._get_store_id(key))
+
+    def _delete(self, key: str) -> None:
         self._interface._delete_session(self._interface._get_store_id(key))
 
 

@@ -8,10 +8,14 @@ import inspect
 import re
 import time
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import flask
 
 from . import _core, config
 from .base import ServerSideSession, ServerSideSessionInterface
+from .legacy import bind
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -24,6 +28,7 @@ _ACCEPTED = (
     " arguments that returns such a client"
 )
 _METHODS = ("eval", "evalsha", "set", "delete")
+_SCHEMES = tuple(f"{name}:" for name, kind in config.SCHEMES.items() if kind == "redis")
 _SLOW_SECONDS = 10.0
 
 # Each script reads first. A key that holds another data type than a string is no
@@ -211,6 +216,14 @@ def _warn_if_slow(settings: dict[str, Any]) -> None:
     warnings.warn(text, UserWarning, stacklevel=2)
 
 
+def _is_flask_session2(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether these are (redis, key_prefix, ...) and not (app, client, ...)."""
+    if args and args[0] is not None:
+        return not isinstance(args[0], flask.Flask)
+    second = args[1] if args[1:] else None
+    return "redis" in kwargs or (isinstance(second, str) and not second.startswith(_SCHEMES))
+
+
 class RedisSession(ServerSideSession):
     """A session of the Redis store."""
 
@@ -224,21 +237,46 @@ class RedisSessionInterface(ServerSideSessionInterface):
     long). One that is made here gets SESSION_STORE_TIMEOUT (2 seconds) and does
     not retry. No connection is made before the first session is needed.
     Further arguments as in ServerSideSessionInterface, which raises
-    SessionConfigError for what is not accepted.
+    SessionConfigError for what is not accepted. Flask-Session2's arguments
+    (redis, key_prefix, use_signer, permanent) are taken as well.
     """
 
     session_class = RedisSession
 
+    @overload
     def __init__(
-        self, app: Flask | None = None, client: Any = None, *positional: Any, **common: Any
-    ) -> None:
+        self,
+        app: Flask | None = None,
+        client: Any = None,
+        key_prefix: str = ...,
+        use_signer: bool = ...,
+        permanent: bool = ...,
+        sid_length: int = ...,
+        serialization_format: str = ...,
+        cleanup_n_requests: int | None = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self, redis: Any, key_prefix: str, use_signer: bool = ..., permanent: bool = ...
+    ) -> None: ...
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        common = ("key_prefix", "use_signer", "permanent")
+        if _is_flask_session2(args, kwargs):
+            bind(type(self), ("redis", *common), args, kwargs)
+            kwargs["client"] = kwargs.pop("redis")
+        else:
+            names = ("app", "client", *common, "sid_length", "serialization_format")
+            bind(type(self), (*names, "cleanup_n_requests"), args, kwargs)
+        app, client = kwargs.get("app"), kwargs.pop("client", None)
         if client is None or isinstance(client, str):
             self.client = _own_client(client, config.read(app, "SESSION_STORE_TIMEOUT"))
         else:
             if inspect.isroutine(client) or isinstance(client, type):
                 client = client()
             self.client = _check_client(client)
-        super().__init__(app, *positional, **common)
+        super().__init__(**kwargs)
 
     def _open_store(self, key_prefix: str) -> _core.Store:
         return _core.Store.wrap(RedisStore(self.client, key_prefix))

@@ -273,7 +273,7 @@ def test_every_default_is_accepted():
 
 
 def test_every_default_of_a_store_that_is_there_has_a_check():
-    places = {f"SESSION_{name.upper()}" for name in UNAVAILABLE} | {"SESSION_FILE", "SESSION_DB"}
+    places = {f"SESSION_{name.upper()}" for name in UNAVAILABLE} | {"SESSION_DB"}
     places |= {"SESSION_PEEWEE", "SESSION_TYPE"}
     for key in vars(Defaults):
         if key.startswith("SESSION_") and not key.startswith(tuple(places)):

@@ -11,7 +11,18 @@ from pathlib import Path
 import flask_session
 import pytest
 from flask.sessions import SessionInterface, SessionMixin
-from flask_session import _core, base, contract, legacy, memory, null, redis, sqlite
+from flask_session import (
+    _core,
+    base,
+    cachelib,
+    contract,
+    filesystem,
+    legacy,
+    memory,
+    null,
+    redis,
+    sqlite,
+)
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(flask_session.__file__).parent
@@ -39,7 +50,14 @@ def test_exceptions():
 
 
 @pytest.mark.parametrize(
-    "session_class", [memory.MemorySession, redis.RedisSession, sqlite.SqliteSession]
+    "session_class",
+    [
+        memory.MemorySession,
+        redis.RedisSession,
+        sqlite.SqliteSession,
+        filesystem.FileSystemSession,
+        cachelib.CacheLibSession,
+    ],
 )
 def test_session_classes(session_class):
     assert issubclass(session_class, base.ServerSideSession)
@@ -56,7 +74,13 @@ def test_session_classes(session_class):
 
 @pytest.mark.parametrize(
     "interface_class",
-    [memory.MemorySessionInterface, redis.RedisSessionInterface, sqlite.SqliteSessionInterface],
+    [
+        memory.MemorySessionInterface,
+        redis.RedisSessionInterface,
+        sqlite.SqliteSessionInterface,
+        filesystem.FileSystemSessionInterface,
+        cachelib.CacheLibSessionInterface,
+    ],
 )
 def test_interface_classes(interface_class):
     assert issubclass(interface_class, base.ServerSideSessionInterface)
@@ -71,10 +95,11 @@ def test_null_interface_is_exported():
 
 
 def test_adapters_keep_the_contract():
-    for adapter in (redis.RedisStore(None), legacy.LegacyStore(None)):
+    interface = memory.MemorySessionInterface()
+    for adapter in (redis.RedisStore(None), legacy.LegacyStore(interface)):
         assert isinstance(adapter, contract.Adapter)
     assert redis.RedisStore(None).capabilities & _core.CAP_ATOMIC
-    assert not legacy.LegacyStore(None).capabilities & _core.CAP_ATOMIC
+    assert not legacy.LegacyStore(interface).capabilities & _core.CAP_ATOMIC
 
 
 def test_serializer_writes_what_is_stored():
@@ -117,8 +142,8 @@ def test_stubs_name_what_the_extension_has():
 def test_import_brings_no_client_library():
     code = (
         "import sys, flask_session\n"
-        "import flask_session.redis, flask_session.sqlite, flask_session.memory\n"
-        "print(sorted({'redis', 'sqlite3', 'msgspec', 'asyncio'} & set(sys.modules)))"
+        "import flask_session.sessions, flask_session.sqlite, flask_session.cachelib\n"
+        "print(sorted({'redis', 'sqlite3', 'msgspec', 'cachelib', 'asyncio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before = subprocess.run(

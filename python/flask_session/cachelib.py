@@ -1,0 +1,143 @@
+"""Sessions in a cache of cachelib."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pickle
+import struct
+import time
+import warnings
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from . import _core, config
+from .base import ServerSideSession, ServerSideSessionInterface
+from .legacy import DictStore
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+_ACCEPTED = (
+    "a cachelib cache (FileSystemCache, RedisCache, ...) or a function without arguments that"
+    " returns one"
+)
+_METHODS = ("get", "set", "add", "delete")
+#: What loading a damaged pickle may raise, whatever the cache.
+_DAMAGE = (
+    *(pickle.PickleError, struct.error, EOFError, LookupError, ArithmeticError),
+    *(AttributeError, ImportError, TypeError, ValueError),
+)
+_REMEMBERED_MAX = 10_000
+
+
+class CacheLibStore(DictStore):
+    """The adapter (see contract.py): a value is the session's dict, which the cache pickles.
+
+    A cache has no compare-and-set, so this store is not CAP_ATOMIC; it cannot tell
+    when an entry expires either, so the expiries that this process wrote are remembered.
+    """
+
+    name = "cachelib"
+    capabilities = _core.CAP_NATIVE_TTL
+
+    def __init__(self, interface: CacheLibSessionInterface) -> None:
+        super().__init__(interface)
+        self._cache = interface.cache
+        self._expiries: OrderedDict[str, int] = OrderedDict()
+
+    def _get(self, key: str) -> Any:
+        try:
+            return self._cache.get(key)
+        except _DAMAGE:
+            return False
+
+    def _expiry(self, key: str) -> int | None:
+        return self._expiries.get(key)
+
+    def _remember(self, key: str, done: object, ttl_ms: int) -> None:
+        if done is False:
+            raise OSError("the cache did not store the session")
+        self._expiries[key] = time.time_ns() // 1_000_000 + ttl_ms
+        self._expiries.move_to_end(key)
+        if len(self._expiries) > _REMEMBERED_MAX:
+            self._expiries.popitem(last=False)
+
+    @staticmethod
+    def _seconds(ttl_ms: int) -> int:
+        # Caches count whole seconds, some from the start of the current one.
+        now_ms = time.time_ns() // 1_000_000
+        return -(-(now_ms + ttl_ms) // 1000) - now_ms // 1000
+
+    def _set(self, key: str, data: dict[str, Any], ttl_ms: int) -> None:
+        self._remember(key, self._cache.set(key, data, timeout=self._seconds(ttl_ms)), ttl_ms)
+
+    def _add(self, key: str, data: dict[str, Any], ttl_ms: int) -> bool:
+        if self._cache.add(key, data, timeout=self._seconds(ttl_ms)) is not False:
+            self._remember(key, True, ttl_ms)
+            return True
+        # False is also said of an entry that has expired, or when nothing could be written.
+        return super()._add(key, data, ttl_ms)
+
+    def _delete(self, key: str) -> None:
+        self._expiries.pop(key, None)
+        if self._cache.delete(key) is False and self._get(key) is not None:
+            raise OSError("the cache did not delete the session")
+
+
+def _own_cache() -> Any:
+    try:
+        file_system_cache = importlib.import_module("cachelib.file").FileSystemCache
+    except ImportError as error:
+        raise _core.SessionConfigError(
+            "sessions in cachelib need the cachelib package: pip install 'cession[cachelib]'"
+        ) from error
+    return file_system_cache("flask_session")
+
+
+def _check_cache(cache: Any) -> Any:
+    if isinstance(cache, tuple | list) and len(cache) == 1:
+        warnings.warn(
+            "SESSION_CACHELIB is a tuple of one cache (a comma at the end of its line?);"
+            " that cache is used",
+            UserWarning,
+            stacklevel=2,
+        )
+        [cache] = cache
+    if inspect.isroutine(cache) or isinstance(cache, type):
+        cache = cache()
+    if not all(callable(getattr(cache, name, None)) for name in _METHODS):
+        config.refuse("SESSION_CACHELIB", _ACCEPTED, cache)
+    warnings.warn(
+        "cachelib loads what it stored with pickle, which runs code: whoever can write to the"
+        ' cache owns this process. SESSION_TYPE = "filesystem" keeps sessions in files without'
+        " that risk",
+        UserWarning,
+        stacklevel=2,
+    )
+    return cache
+
+
+class CacheLibSession(ServerSideSession):
+    """A session of a cachelib cache."""
+
+
+class CacheLibSessionInterface(ServerSideSessionInterface):
+    """Keeps sessions in any cachelib cache, as dicts.
+
+    client: the cache, or a function that returns one; None: ``FileSystemCache("flask_session")``.
+    Two requests that change one session at the same moment: the later one may win
+    with all its keys. docs/backends/cachelib.md. Further arguments as in
+    ServerSideSessionInterface.
+    """
+
+    session_class = CacheLibSession
+
+    def __init__(
+        self, app: Flask | None = None, client: Any = None, *positional: Any, **common: Any
+    ) -> None:
+        self.client = self.cache = _check_cache(_own_cache() if client is None else client)
+        super().__init__(app, *positional, **common)
+
+    def _open_store(self, key_prefix: str) -> _core.Store:
+        return _core.Store.wrap(CacheLibStore(self))
