@@ -95,37 +95,31 @@ typedef enum state {
     LEGACY /* a live record of cachelib's */
 } state;
 
-/* Look without a lock or under it. When ret_fd is given and the answer is LIVE,
- * it is the open, writable file. */
-static int look(const ces_files *self, const ces_files_root *root, int shard_fd, unsigned legacy,
-                const ces_files_name *name, cession_span key, cession_stored *stored,
-                ces_file_head *ret_head, int *ret_fd, state *ret_state, cession_error *err)
+/* What a look at our file gave, and if there is none, a look at cachelib's. */
+static int conclude(const ces_files *self, const ces_files_root *root, unsigned legacy,
+                    const ces_files_name *name, cession_span key, int rc, const ces_file_head *head,
+                    cession_stored *stored, state *ret_state, cession_error *err)
 {
-    int rc = shard_fd < 0
-                 ? CESSION_NOT_FOUND
-                 : ces_files_read(shard_fd, name, key, &stored->value, ret_head, ret_fd, err);
     if (rc == CESSION_OK) {
-        stored->expires_at_ms = ret_head->expires_at_ms;
-        bool live = ret_head->expires_at_ms > ces_now_ms();
-        if (!live && ret_fd != NULL) {
-            close(*ret_fd);
-        }
-        *ret_state = live ? LIVE : DEAD;
+        stored->expires_at_ms = head->expires_at_ms;
+        *ret_state = head->expires_at_ms > ces_now_ms() ? LIVE : DEAD;
         return CESSION_OK;
     }
     if (rc == CESSION_E_FORMAT) {
         *ret_state = DEAD;
         return CESSION_OK;
     }
-    if (rc == CESSION_NOT_FOUND) {
-        if (legacy != 0) {
-            rc = ces_files_legacy_read(self, root, legacy, name, key, &stored->value,
-                                       &stored->expires_at_ms, err);
-        }
-        if (rc == CESSION_OK || rc == CESSION_NOT_FOUND) {
-            *ret_state = rc == CESSION_OK ? LEGACY : NOTHING;
+    if (rc == CESSION_NOT_FOUND && legacy != 0) {
+        rc = ces_files_legacy_read(self, root, legacy, name, key, &stored->value,
+                                   &stored->expires_at_ms, err);
+        if (rc == CESSION_OK) {
+            *ret_state = LEGACY;
             return CESSION_OK;
         }
+    }
+    if (rc == CESSION_NOT_FOUND) {
+        *ret_state = NOTHING;
+        return CESSION_OK;
     }
     return rc;
 }
@@ -146,21 +140,13 @@ static void stored_start(cession_stored *stored, size_t max)
 
 /* ---- load ---------------------------------------------------------------------------- */
 
-static int look_in(const ces_files *self, const ces_files_root *root, unsigned legacy,
+static int look_in(ces_files *self, const ces_files_root *root, unsigned legacy,
                    const ces_files_name *name, cession_span key, cession_stored *stored,
                    state *ret_state, cession_error *err)
 {
-    int shard_fd = -1;
-    ces_file_head head;
-    int rc = ces_files_shard_open(self, root, name->shard, false, &shard_fd, err);
-    if (rc != CESSION_OK && rc != CESSION_NOT_FOUND) {
-        return rc;
-    }
-    rc = look(self, root, shard_fd, legacy, name, key, stored, &head, NULL, ret_state, err);
-    if (shard_fd >= 0) {
-        close(shard_fd);
-    }
-    return rc;
+    ces_file_head head = {0};
+    int rc = ces_files_find(self, root, name, key, &stored->value, &head, err);
+    return conclude(self, root, legacy, name, key, rc, &head, stored, ret_state, err);
 }
 
 /* OK, NOT_FOUND, or GONE: the directory was exchanged, load again. A hit needs no
@@ -292,6 +278,23 @@ static int hold_take(ces_files *self, cession_span key, bool make, cession_deadl
     return rc == CESSION_GONE ? restless(err) : rc;
 }
 
+/* What the key has, under its lock. With ret_fd, a LIVE file stays open there, to
+ * be written to. */
+static int look(const ces_files *self, const hold *h, cession_span key, cession_stored *stored,
+                ces_file_head *ret_head, int *ret_fd, state *ret_state, cession_error *err)
+{
+    int rc = CESSION_NOT_FOUND;
+    if (h->shard_fd >= 0) {
+        rc = ces_files_read(h->shard_fd, &h->name, key, &stored->value, ret_head, ret_fd, err);
+    }
+    bool opened = rc == CESSION_OK && ret_fd != NULL;
+    rc = conclude(self, h->root, h->legacy, &h->name, key, rc, ret_head, stored, ret_state, err);
+    if (opened && *ret_state != LIVE) {
+        close(*ret_fd);
+    }
+    return rc;
+}
+
 /* Write ours, then delete cachelib's. When the deletion fails, ours hides it, and
  * it is tried again by whatever changes or deletes ours. */
 static int put(ces_files *self, hold *h, cession_span key, cession_span value, int64_t ttl_ms,
@@ -323,10 +326,10 @@ static int files_create(cession_store *store, cession_span key, cession_span val
         return rc;
     }
     cession_stored stored;
-    ces_file_head head;
+    ces_file_head head = {0};
     state found = NOTHING;
     stored_start(&stored, CESSION_VALUE_MAX);
-    rc = look(self, h.root, h.shard_fd, h.legacy, &h.name, key, &stored, &head, NULL, &found, err);
+    rc = look(self, &h, key, &stored, &head, NULL, &found, err);
     cession_stored_release(&stored);
     if (rc == CESSION_OK && (found == LIVE || found == LEGACY)) {
         rc = CESSION_EXISTS;
@@ -350,10 +353,10 @@ static int files_replace(cession_store *store, cession_span key, const cession_e
         return rc == CESSION_NOT_FOUND ? CESSION_GONE : rc;
     }
     cession_stored stored;
-    ces_file_head head;
+    ces_file_head head = {0};
     state found = NOTHING;
     stored_start(&stored, ret_current->value.max);
-    rc = look(self, h.root, h.shard_fd, h.legacy, &h.name, key, &stored, &head, NULL, &found, err);
+    rc = look(self, &h, key, &stored, &head, NULL, &found, err);
     if (rc == CESSION_OK) {
         if (found != LIVE && found != LEGACY) {
             rc = CESSION_GONE;
@@ -403,12 +406,12 @@ static int files_touch(cession_store *store, cession_span key, const cession_exp
         return rc == CESSION_NOT_FOUND ? CESSION_GONE : rc;
     }
     cession_stored stored;
-    ces_file_head head;
+    ces_file_head head = {0};
     state found = NOTHING;
     int fd = -1;
     bool whole = false;
     stored_start(&stored, CESSION_VALUE_MAX);
-    rc = look(self, h.root, h.shard_fd, h.legacy, &h.name, key, &stored, &head, &fd, &found, err);
+    rc = look(self, &h, key, &stored, &head, &fd, &found, err);
     if (rc == CESSION_OK) {
         if (found != LIVE && found != LEGACY) {
             rc = CESSION_GONE;

@@ -57,8 +57,8 @@ typedef struct ces_files_root {
     ino_t ino;
     dev_t top_dev; /* of <path> */
     ino_t top_ino;
-    bool legacy;  /* <path> may hold files of cachelib */
-    bool settled; /* no such file, as long as <path> has this mtime */
+    unsigned legacy; /* CES_FILES_LEGACY_... */
+    bool settled;    /* no file of cachelib, as long as <path> has this mtime */
     struct timespec top_mtime;
     int64_t legacy_until_ns; /* monotonic: look again after that */
 } ces_files_root;
@@ -98,6 +98,7 @@ typedef struct ces_files {
     ces_files_place place;
     ces_fork_hook hook;
 
+    atomic_bool no_openat2;
     atomic_uint creates;        /* since the last sweep */
     atomic_uint_least64_t seen; /* estimated number of files plus 1; 0: unknown */
 } ces_files;
@@ -166,6 +167,10 @@ int ces_files_open(int dir_fd, const char *name, bool writable, int *ret_fd, str
  * no valid record of this key. *ret_fd: open and writable when ret_fd is given. */
 int ces_files_read(int shard_fd, const ces_files_name *name, cession_span key, cession_buf *value,
                    ces_file_head *ret_head, int *ret_fd, cession_error *err);
+/* The same from the root, without a lock: what a load does. */
+int ces_files_find(ces_files *self, const ces_files_root *root, const ces_files_name *name,
+                   cession_span key, cession_buf *value, ces_file_head *ret_head,
+                   cession_error *err);
 /* The same from an open file: OK or E_FORMAT. */
 int ces_files_read_open(int fd, const struct stat *st, cession_span key, cession_buf *value,
                         ces_file_head *ret_head, cession_error *err);

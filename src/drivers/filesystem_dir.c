@@ -363,7 +363,12 @@ int ces_files_root_check(ces_files *self, ces_files_root *root, unsigned *ret_le
         return CESSION_OK;
     }
     /* <path> changed: perhaps our part of it was moved away. */
-    if (lstat(self->sub_path, &own) != 0 || own.st_dev != root->dev || own.st_ino != root->ino) {
+    if (lstat(self->sub_path, &own) != 0) {
+        return errno == ENOENT || errno == ENOTDIR
+                   ? forget_root(self, root)
+                   : ces_files_fail(err, errno, "reaching the session directory");
+    }
+    if (own.st_dev != root->dev || own.st_ino != root->ino) {
         return forget_root(self, root);
     }
     if (look_now) {
@@ -536,9 +541,9 @@ void ces_files_fork_parent(void *context)
 void ces_files_fork_child(void *context)
 {
     ces_files *self = context;
-    pthread_mutex_init(&self->mutex, NULL);
     for (ces_files_lock *lock = self->locks; lock != NULL; lock = lock->next) {
         close(lock->fd);
     }
     self->locks = NULL;
+    pthread_mutex_unlock(&self->mutex);
 }
