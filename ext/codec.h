@@ -43,9 +43,11 @@ int cx_codec_set_session_type(cx_codec_state *state, PyTypeObject *type);
 /* Append the canonical MessagePack of the dict `session` (a dict or subclass; where
  * the class has items, keys or __getitem__ that are neither dict's nor the C
  * session type's, what its items() gives is encoded). strict: flattening is an error
- * (SESSION_STRICT_TYPES). 0, or -1 with TypeError / ValueError / OverflowError /
- * RecursionError that names the key path and the type, never a value. The
- * reserved key CESSION_META_KEY at the top level is a ValueError. */
+ * (SESSION_STRICT_TYPES). 0, or -1: TypeError and ValueError name the key path and
+ * the type, never a value (nesting that is too deep or cyclic and the reserved key
+ * CESSION_META_KEY at the top level are ValueErrors); OverflowError when out is too
+ * small or there are more than CESSION_ENTRIES_MAX keys; MemoryError; and whatever the
+ * application's own code raised. */
 int cx_encode(cx_codec_state *state, PyObject *session, bool strict, cession_buf *out);
 /* The same as tagged JSON. */
 int cx_encode_json(cx_codec_state *state, PyObject *session, bool strict, cession_buf *out);

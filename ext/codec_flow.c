@@ -270,6 +270,10 @@ static PyObject *encode_with(PyObject *module, PyObject *args, PyObject *kwargs,
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$p", names, &session, &strict)) {
         return NULL;
     }
+    /* A session that is not loaded yet loads when its length is asked for. */
+    if (PyDict_Check(session) && PyObject_Size(session) < 0) {
+        return NULL;
+    }
     cession_buf_init(&out, CESSION_VALUE_MAX);
     if (cx_encode_as(cx_codec_state_of(module), format, session, strict != 0, false, &out) == 0) {
         made = PyBytes_FromStringAndSize((const char *)out.data, (Py_ssize_t)out.len);
@@ -485,5 +489,5 @@ PyMethodDef cx_codec_methods[] = {
     {"compose", py_compose, METH_VARARGS,
      PyDoc_STR("compose($module, entries, format, /)\n--\n\n"
                "A stored value out of such entries.")},
-    {NULL},
+    {NULL, NULL, 0, NULL},
 };

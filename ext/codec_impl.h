@@ -168,6 +168,9 @@ typedef struct cx_enc cx_enc;
 
 /* A format, as the walk needs it. Functions return 0, or -1 with an exception. */
 typedef struct cx_writer {
+    /* A session of plain values in one go, by borrowed references: see encode.c. 0, or -1
+     * "not here", with or without an exception. */
+    int (*fast)(cx_enc *e, PyObject *session);
     /* Anything but containers. */
     int (*leaf)(cx_enc *e, cx_kind kind, PyObject *obj, const cx_path *path);
     /* Around the items of a container; top: the session itself. */

@@ -1,10 +1,10 @@
-/* Python objects -> canonical MessagePack.
+/* Python objects -> canonical MessagePack; and the choice of the walk.
  *
- * Two walks: the fast one here takes sessions of plain values. It runs no code but
- * the interpreter's own and allocates nothing that the garbage collector knows, so
- * no finalizer and no other thread gets in, and borrowed references are safe
- * throughout. At anything else, errors included, it gives up, and the careful walk
- * (encode_walk.c) starts over. */
+ * Each format has two walks. The fast one takes sessions of plain values: it runs no
+ * code but the interpreter's own and allocates nothing that the garbage collector
+ * knows, so no finalizer and no other thread gets in, and borrowed references are
+ * safe throughout. At anything else, errors included, it gives up, and the careful
+ * walk (encode_walk.c) starts over. */
 #include "codec_impl.h"
 
 /* ---- the writer ----------------------------------------------------------------- */
@@ -422,14 +422,6 @@ static int key_close(cx_enc *e, size_t mark)
     return 0;
 }
 
-const cx_writer cx_msgpack_writer = {
-    .leaf = leaf,
-    .open = container_open,
-    .close = container_close,
-    .key_open = key_open,
-    .key_close = key_close,
-};
-
 /* ---- the fast walk: 0, or -1 "not here", with or without an exception ------------------ */
 
 static int fast_pairs(cx_enc *e, PyObject *dict, unsigned depth);
@@ -528,6 +520,22 @@ static int fast_pairs(cx_enc *e, PyObject *dict, unsigned depth)
     return 0;
 }
 
+static int fast_session(cx_enc *e, PyObject *session)
+{
+    return fast_pairs(e, session, 0);
+}
+
+const cx_writer cx_msgpack_writer = {
+    .fast = fast_session,
+    .leaf = leaf,
+    .open = container_open,
+    .close = container_close,
+    .key_open = key_open,
+    .key_close = key_close,
+};
+
+/* ---- either format ---------------------------------------------------------------- */
+
 static bool holds_meta(const cx_codec_state *state, PyObject *session)
 {
     int held = PyDict_Contains(session, state->n_meta);
@@ -551,10 +559,9 @@ int cx_encode_as(cx_codec_state *state, cx_format format, PyObject *session, boo
         return -1;
     }
     e.allow_meta = allow_meta;
-    if (format == CX_MSGPACK && !cx_items_overridden(state, session) &&
-        PyDict_GET_SIZE(session) <= CESSION_ENTRIES_MAX &&
+    if (!cx_items_overridden(state, session) && PyDict_GET_SIZE(session) <= CESSION_ENTRIES_MAX &&
         (allow_meta || !holds_meta(state, session))) {
-        if (fast_pairs(&e, session, 0) == 0) {
+        if (writer->fast(&e, session) == 0) {
             cx_enc_end(&e, start, true);
             return 0;
         }

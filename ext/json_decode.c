@@ -225,6 +225,24 @@ static bool take_digits(reader *r)
     return r->at > start;
 }
 
+/* Surely what the writer makes of the number, told without making it: at most 15
+ * digits, which no two doubles share (DBL_DIG), no exponent, none needed (not below
+ * 0.00001), and no zero too many at the end. */
+static bool plain_float(const char *text, size_t len)
+{
+    const char *digits = text + (*text == '-'), *end = text + len;
+    const char *point = memchr(digits, '.', (size_t)(end - digits));
+    if (!point || end - digits > 16 || memchr(digits, 'e', (size_t)(end - digits)) ||
+        memchr(digits, 'E', (size_t)(end - digits))) {
+        return false;
+    }
+    if (end[-1] == '0') {
+        return end - point == 2;
+    }
+    size_t zeros = strspn(point + 1, "0");
+    return *digits != '0' || zeros < 5;
+}
+
 static PyObject *make_float(reader *r, const char *text, size_t len)
 {
     char again[CX_FLOAT_TEXT];
@@ -233,11 +251,11 @@ static PyObject *make_float(reader *r, const char *text, size_t len)
     if (value == -1.0 && PyErr_Occurred()) {
         return NULL;
     }
-    if (cx_json_float(value, again, &again_len) < 0) {
-        return NULL;
-    }
-    if (again_len != len || memcmp(again, text, len) != 0) {
-        r->canonical = false;
+    if (r->canonical && !plain_float(text, len)) {
+        if (cx_json_float(value, again, &again_len) < 0) {
+            return NULL;
+        }
+        r->canonical = again_len == len && memcmp(again, text, len) == 0;
     }
     return PyFloat_FromDouble(value);
 }

@@ -1,29 +1,17 @@
-/* Python objects -> canonical tagged JSON (docs/format.md). Always by the careful walk. */
+/* Python objects -> canonical tagged JSON (docs/format.md). */
 #include "codec_impl.h"
 
 /* ---- text ------------------------------------------------------------------------- */
 
-/* What follows the backslash, or 'u', or 0 for what stands for itself. */
-static char escape_of(uint8_t c)
-{
-    switch (c) {
-    case '"':
-    case '\\':
-        return (char)c;
-    case '\b':
-        return 'b';
-    case '\t':
-        return 't';
-    case '\n':
-        return 'n';
-    case '\f':
-        return 'f';
-    case '\r':
-        return 'r';
-    default:
-        return c < 0x20 ? 'u' : 0;
-    }
-}
+/* What follows the backslash: a letter, 'u', or 0 for what stands for itself. */
+static const char escapes[256] = {
+    [0x00] = 'u', [0x01] = 'u', [0x02] = 'u', [0x03] = 'u',  [0x04] = 'u', [0x05] = 'u',
+    [0x06] = 'u', [0x07] = 'u', ['\b'] = 'b', ['\t'] = 't',  ['\n'] = 'n', [0x0b] = 'u',
+    ['\f'] = 'f', ['\r'] = 'r', [0x0e] = 'u', [0x0f] = 'u',  [0x10] = 'u', [0x11] = 'u',
+    [0x12] = 'u', [0x13] = 'u', [0x14] = 'u', [0x15] = 'u',  [0x16] = 'u', [0x17] = 'u',
+    [0x18] = 'u', [0x19] = 'u', [0x1a] = 'u', [0x1b] = 'u',  [0x1c] = 'u', [0x1d] = 'u',
+    [0x1e] = 'u', [0x1f] = 'u', ['"'] = '"',  ['\\'] = '\\',
+};
 
 /* The inside of a JSON string. */
 static int put_escaped(cx_enc *e, const char *utf8, size_t len)
@@ -31,7 +19,7 @@ static int put_escaped(cx_enc *e, const char *utf8, size_t len)
     static const char hex[] = "0123456789abcdef";
     const char *end = utf8 + len, *run = utf8;
     for (const char *at = utf8; at < end; at++) {
-        char escape = escape_of((uint8_t)*at);
+        char escape = escapes[(uint8_t)*at];
         if (escape == 0) {
             continue;
         }
@@ -50,7 +38,7 @@ static int put_string(cx_enc *e, const char *utf8, size_t len)
                                                                                                : 0;
 }
 
-static int put_text(cx_enc *e, const char *text)
+static inline int put_text(cx_enc *e, const char *text)
 {
     return cx_put(e, text, strlen(text));
 }
@@ -112,8 +100,16 @@ static int put_float(cx_enc *e, double value)
 
 static int put_integer(cx_enc *e, long long value)
 {
-    char text[24];
-    return cx_put(e, text, (size_t)PyOS_snprintf(text, sizeof text, "%lld", value));
+    char text[20], *at = text + sizeof text; /* sign and 19 digits */
+    unsigned long long rest = value < 0 ? 0 - (unsigned long long)value : (unsigned long long)value;
+    do {
+        *--at = (char)('0' + rest % 10);
+        rest /= 10;
+    } while (rest > 0);
+    if (value < 0) {
+        *--at = '-';
+    }
+    return cx_put(e, at, (size_t)(text + sizeof text - at));
 }
 
 static int put_int(cx_enc *e, PyObject *obj)
@@ -355,7 +351,86 @@ static int key_close(cx_enc *e, size_t mark)
     return result;
 }
 
+/* ---- the fast walk: see encode.c ------------------------------------------------- */
+
+static int fast_pairs(cx_enc *e, PyObject *dict, unsigned depth, bool top);
+
+static int fast_items(cx_enc *e, PyObject **items, Py_ssize_t count, unsigned depth);
+
+static int fast_value(cx_enc *e, PyObject *obj, unsigned depth)
+{
+    cx_kind kind = cx_kind_of(e->state, obj);
+    switch (kind) {
+    case CX_DICT:
+        return fast_pairs(e, obj, depth, false);
+    case CX_LIST:
+        return fast_items(e, ((PyListObject *)obj)->ob_item, PyList_GET_SIZE(obj), depth);
+    case CX_TUPLE:
+        return open_tag(e, "tuple") < 0 || fast_items(e, ((PyTupleObject *)obj)->ob_item,
+                                                      PyTuple_GET_SIZE(obj), depth) < 0
+                   ? -1
+                   : cx_put_byte(e, '}');
+    case CX_DATETIME:
+    case CX_TIME:
+        return cx_foreign_tz(e->state, kind, obj) ? -1 : put_moment(e, kind, obj);
+    case CX_NONE:
+    case CX_BOOL:
+    case CX_INT:
+    case CX_FLOAT:
+    case CX_STR:
+    case CX_BYTES:
+    case CX_BYTEARRAY:
+    case CX_COMPLEX:
+    case CX_MARKUP:
+    case CX_UUID:
+    case CX_DATE:
+    case CX_TIMEDELTA:
+        return leaf(e, kind, obj, NULL);
+    default:
+        return -1;
+    }
+}
+
+static int fast_items(cx_enc *e, PyObject **items, Py_ssize_t count, unsigned depth)
+{
+    if (depth >= CES_MP_DEPTH_MAX || cx_put_byte(e, '[') < 0) {
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if ((i > 0 && cx_put_byte(e, ',') < 0) || fast_value(e, items[i], depth + 1) < 0) {
+            return -1;
+        }
+    }
+    return cx_put_byte(e, ']');
+}
+
+static int fast_pairs(cx_enc *e, PyObject *dict, unsigned depth, bool top)
+{
+    PyObject *key, *value;
+    Py_ssize_t pos = 0;
+    if (depth >= CES_MP_DEPTH_MAX || cx_put_byte(e, '{') < 0) {
+        return -1;
+    }
+    for (bool first = true; PyDict_Next(dict, &pos, &key, &value); first = false) {
+        size_t mark;
+        if (!PyUnicode_CheckExact(key) || key_open(e, key, top, &mark) < 0 || mark != PLAIN_KEY) {
+            return -1;
+        }
+        if ((!first && cx_put_byte(e, ',') < 0) || leaf(e, CX_STR, key, NULL) < 0 ||
+            cx_put_byte(e, ':') < 0 || fast_value(e, value, depth + 1) < 0) {
+            return -1;
+        }
+    }
+    return cx_put_byte(e, '}');
+}
+
+static int fast_session(cx_enc *e, PyObject *session)
+{
+    return fast_pairs(e, session, 0, true);
+}
+
 const cx_writer cx_json_writer = {
+    .fast = fast_session,
     .leaf = leaf,
     .open = container_open,
     .close = container_close,

@@ -13,6 +13,7 @@ import gc
 import json
 import math
 import mmap
+import os
 import pickle
 import random
 import struct
@@ -32,6 +33,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 FORMATS = ("msgpack", "json")
+EXAMPLES = 1000 if os.environ.get("CESSION_LONG", "") not in {"", "0"} else 100
 ENCODE = {"msgpack": _core.encode, "json": _core.encode_json}
 META = "__cession__"
 TOMBSTONE = {
@@ -210,7 +212,7 @@ def refused(value: bytes) -> bool:
 
 @pytest.mark.parametrize("format", FORMATS)
 @given(session=sessions)
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_every_type_comes_back_equal_and_of_the_same_type(format, session):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -226,7 +228,7 @@ def test_every_type_comes_back_equal_and_of_the_same_type(format, session):
 
 
 @given(session=sessions)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_the_formats_hold_the_same(session):
     packed, tagged = _core.encode(session), _core.encode_json(session)
     assert_same(_core.decode(packed), _core.decode(tagged))
@@ -239,7 +241,7 @@ def test_the_formats_hold_the_same(session):
     items=st.lists(keys, max_size=6, unique_by=lambda key: (str(type(key)), repr(key))),
     seed=st.integers(),
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_a_set_is_stored_alike_however_it_was_built(items, seed):
     first = set(items)
     shuffled = list(first)
@@ -327,7 +329,7 @@ def test_uuids_of_other_origin_are_equal():
 
 
 @given(session=plain_sessions)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_plain_values_are_msgspecs_bytes(session):
     value = msgspec.msgpack.encode(session)
     assert _core.encode(session) == value
@@ -336,7 +338,7 @@ def test_plain_values_are_msgspecs_bytes(session):
 
 
 @given(session=json_sessions)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_plain_json_is_msgspecs_bytes(session):
     value = msgspec.json.encode(session)
     assert _core.encode_json(session) == value
@@ -346,7 +348,7 @@ def test_plain_json_is_msgspecs_bytes(session):
 
 
 @given(session=json_sessions, indent=st.sampled_from([None, 2]), ascii=st.booleans())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_any_valid_json_is_read(session, indent, ascii):
     value = " \r\n\t" + json.dumps(session, indent=indent, ensure_ascii=ascii) + "\n"
     assert_same(_core.decode(value.encode()), session)
@@ -354,7 +356,7 @@ def test_any_valid_json_is_read(session, indent, ascii):
 
 
 @given(seconds=st.floats(-62135596800, 253402300799 - 1))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_timestamps_of_the_predecessor_are_read(seconds):
     whole = math.floor(seconds)
     nanoseconds = int((seconds - whole) * 1e9) % 10**9
@@ -378,7 +380,7 @@ def test_arrays_as_keys_are_tuples_as_the_predecessor_has_them():
 
 
 @given(session=sessions, data=st.data())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=EXAMPLES)
 @pytest.mark.parametrize("format", FORMATS)
 def test_changed_bytes_never_pass_as_canonical(format, session, data):
     value = bytearray(ENCODE[format](session))
@@ -419,7 +421,7 @@ def check_any_bytes(value: bytes) -> None:
 
 
 @given(value=st.binary(max_size=60))
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=5 * EXAMPLES)
 def test_random_bytes_are_harmless(value):
     check_any_bytes(value)
     check_any_bytes(b"\x81\xa1x" + value)
@@ -443,7 +445,7 @@ json_pieces = st.lists(
 
 
 @given(value=json_pieces)
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=5 * EXAMPLES)
 def test_random_json_is_harmless(value):
     check_any_bytes(value)
     check_any_bytes(b'{"a":' + value + b"}")
@@ -490,6 +492,9 @@ FOREIGN = [
     b'{"a": 1}',
     b'{"a":-0}',
     b'{"a":1.50}',
+    b'{"a":0.00}',
+    b'{"a":0.000001}',
+    b'{"a":0.10000000000000000001}',
     b'{"a":1e5}',
     b'{"a":10000000000000000.0}',
     b'{"a":1E16}',
@@ -1369,7 +1374,7 @@ def test_the_reserved_key_is_kept_from_the_application(format):
 
 @pytest.mark.parametrize("format", FORMATS)
 @given(session=sessions)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_views_take_apart_and_composition_puts_together(format, session):
     value = ENCODE[format](session)
     entries = _core.view(value, format)
@@ -1446,7 +1451,11 @@ def test_tagged_json_is_written_as_documented(value, written):
 @example(value=1e-5)
 @example(value=9.999999999999999e-05)
 @example(value=5e-324)
-@settings(deadline=None, max_examples=2000)
+@example(value=-0.0)
+@example(value=0.00012345678901234)
+@example(value=123456789012345.0)
+@example(value=999999999999999.9)
+@settings(deadline=None, max_examples=20 * EXAMPLES)
 def test_floats_are_written_as_msgspec_writes_them(value):
     written = _core.encode_json({"v": value})
     assert written == msgspec.json.encode({"v": value})
@@ -1529,7 +1538,7 @@ pickled_values = st.recursive(
     session=st.dictionaries(text.filter(lambda key: key != META), pickled_values, max_size=5),
     protocol=st.integers(0, pickle.HIGHEST_PROTOCOL),
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_pickles_of_plain_data_are_read(session, protocol):
     value = pickle.dumps(session, protocol)
     for format in FORMATS:
