@@ -72,6 +72,7 @@ typedef struct cx_state {
     PyObject *threading;   /* module: Lock and get_ident are looked up late (gevent) */
     PyObject *context_var; /* flask.globals._cv_request (or what replaced it), NULL: none */
     PyObject *timedelta_type;
+    PyObject *not_loaded; /* what stands in the storage of a session without content */
     /* What the shortcuts of headers.c rely on; NULL: this werkzeug has no such thing. */
     PyObject *request_type, *response_type, *headers_type, *dump_cookie;
     PyObject *cookie_key, *vary_key, *set_cookie_key; /* names of headers */
@@ -222,6 +223,9 @@ static inline bool cx_session_check(cx_state *state, PyObject *obj)
 }
 /* Loaded, or an exception. Every slot asks this first. */
 int cx_session_load_slow(cx_session *self);
+/* Mark the empty storage of a session that has no content yet. 0, or -1 with an
+ * exception. */
+int cx_session_mark(cx_session *self);
 static inline int cx_session_ensure(cx_session *self)
 {
     return self->load_state == CX_LOADED ? 0 : cx_session_load_slow(self);

@@ -21,12 +21,26 @@ static bool blank(char c)
     return c == ' ' || c == '\t';
 }
 
-/* The first cookie called name in header: its value in *ret_value (borrowed from header),
- * false when there is none. header is ASCII without a double quote; then werkzeug's grammar
- * comes down to: between semicolons stands `key` or `key = value`, neither with blanks
- * inside, a bare key meaning an empty value; anything else is skipped. */
-static bool find_cookie(const char *header, size_t len, const char *name, size_t name_len,
-                        cession_span *ret_value)
+/* Characters that not all versions of werkzeug take alike: double quotes around values,
+ * other white space than blanks. */
+static bool plain_header(const char *header, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)header[i];
+        if (c == '"' || (c < ' ' && c != '\t')) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The first cookie called name in header: 1 and its value in *ret_value (borrowed from
+ * header), 0 when there is none, -1 when it takes werkzeug to say. header is a plain one;
+ * then werkzeug's grammar comes down to: between semicolons stands `key` or `key = value`,
+ * a bare key meaning an empty value; a key with blanks inside is not ours. A value with
+ * blanks inside is skipped from 3.1 on and taken before. */
+static int find_cookie(const char *header, size_t len, const char *name, size_t name_len,
+                       cession_span *ret_value)
 {
     const char *end = header + len;
     for (const char *at = header; at < end;) {
@@ -55,7 +69,7 @@ static bool find_cookie(const char *header, size_t len, const char *name, size_t
         }
         if (from == to) {
             *ret_value = cession_span_of("", 0);
-            return true;
+            return 1;
         }
         if (*from != '=') {
             continue;
@@ -68,12 +82,13 @@ static bool find_cookie(const char *header, size_t len, const char *name, size_t
         while (from < to && !blank(*from)) {
             from++;
         }
-        if (from == to) {
-            *ret_value = cession_span_of(value, (size_t)(to - value));
-            return true;
+        if (from < to) {
+            return -1;
         }
+        *ret_value = cession_span_of(value, (size_t)(to - value));
+        return 1;
     }
-    return false;
+    return 0;
 }
 
 int cx_fast_cookie(cx_interface *self, PyObject *config, PyObject *request, PyObject **ret_value)
@@ -98,14 +113,13 @@ int cx_fast_cookie(cx_interface *self, PyObject *config, PyObject *request, PyOb
             const char *wanted = PyUnicode_DATA(name);
             size_t wanted_len = (size_t)PyUnicode_GET_LENGTH(name);
             cession_span value;
-            if (!memchr(text, '"', len)) {
-                result = 1;
-                *ret_value = NULL;
-                if (find_cookie(text, len, wanted, wanted_len, &value)) {
-                    *ret_value = PyUnicode_FromStringAndSize((const char *)value.data,
-                                                             (Py_ssize_t)value.len);
-                    result = *ret_value ? 1 : -1;
-                }
+            int found = plain_header(text, len) ? find_cookie(text, len, wanted, wanted_len, &value)
+                                                : -1;
+            if (found >= 0) {
+                *ret_value = found ? PyUnicode_FromStringAndSize((const char *)value.data,
+                                                                 (Py_ssize_t)value.len)
+                                   : NULL;
+                result = found && !*ret_value ? -1 : 1;
             }
         }
     }
@@ -237,7 +251,10 @@ static int make_template(cx_interface *self, PyObject **now, bool expires)
     int result = -1;
     PyObject *text = NULL, *args = NULL;
     if (kwargs &&
-        (now[6] == Py_None || PyDict_SetItem(kwargs, state->s.partitioned, now[6]) == 0)) {
+        /* Flask before 3.1 knows no partitioned cookies, and werkzeug may not either */
+        (now[6] == Py_None ||
+         !PyObject_HasAttr((PyObject *)self, state->s.get_cookie_partitioned) ||
+         PyDict_SetItem(kwargs, state->s.partitioned, now[6]) == 0)) {
         PyObject *mark = expires ? PyUnicode_FromString(expires_mark) : Py_NewRef(Py_None);
         if (mark && PyDict_SetItem(kwargs, state->s.expires, mark) == 0) {
             args = Py_BuildValue("(Os)", now[0], value_mark);

@@ -229,6 +229,16 @@ static bool plain_class(cx_state *state, PyObject *session_class)
            type->tp_new == state->session_type->tp_new;
 }
 
+/* Do instances hear of it when Flask sets their `accessed`? Not where the class has an
+ * attribute of its own by that name, or sets attributes in its own way. */
+static bool hears_of_access(cx_state *state, PyObject *session_class)
+{
+    PyTypeObject *type = (PyTypeObject *)session_class;
+    return type->tp_setattro == state->session_type->tp_setattro &&
+           class_attr(type, state->s.accessed) ==
+               class_attr(state->session_type, state->s.accessed);
+}
+
 static PyObject *interface_configure(cx_interface *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"store",
@@ -315,7 +325,7 @@ static PyObject *interface_configure(cx_interface *self, PyObject *args, PyObjec
     self->permanent = permanent;
     self->use_signer = use_signer;
     self->strict_types = strict_types;
-    self->lazy = lazy && state->context_var;
+    self->lazy = lazy && state->context_var && hears_of_access(state, session_class);
     self->touch_interval_ms = touch_interval_ms;
     self->raise_on_conflict = raise_on_conflict;
     self->sid_length = sid_length;

@@ -131,7 +131,7 @@ static int core_exec(PyObject *module)
         X(timedelta_type) X(request_type) X(response_type) X(headers_type) X(dump_cookie)          \
             X(cookie_key) X(vary_key) X(set_cookie_key) X(dict_update) X(dict_pop) X(dict_popitem) \
                 X(dict_setdefault) X(dict_clear) X(dict_keys) X(dict_values) X(dict_items)         \
-                    X(dict_reversed)
+                    X(dict_reversed) X(not_loaded)
 /* clang-format on */
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg)

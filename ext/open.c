@@ -298,7 +298,11 @@ PyObject *cx_open_session(cx_interface *self, PyObject *app, PyObject *request)
         }
     }
     Py_XDECREF(in.text);
-    if (session && !may_be_lazy(self, app, request) && cx_session_load_slow(session) < 0) {
+    if (session && may_be_lazy(self, app, request)) {
+        if (cx_session_mark(session) < 0) {
+            Py_CLEAR(session);
+        }
+    } else if (session && cx_session_load_slow(session) < 0) {
         if (session->load_state == CX_FAILED && PyErr_ExceptionMatches(PyExc_Exception)) {
             /* The session remembers it and raises it where it is used: a route that does
              * not need the session answers, and an error handler can. */
@@ -332,6 +336,9 @@ int cx_session_reopen(cx_session *self)
         self->degraded = false;
         self->save_failed = false;
         PyDict_Clear((PyObject *)self);
+        if (cx_session_mark(self) < 0) {
+            PyErr_Clear(); /* it is loaded next, before anything else can look */
+        }
     } else {
         cx_raise(self->state, status, &err);
     }

@@ -110,6 +110,30 @@ void cx_core_leave(cx_session *self)
 
 /* ---- loading --------------------------------------------------------------------- */
 
+/* While a session has no content, one item that no serializer takes stands in its
+ * storage: code that reads a dict's storage past every slot and method then fails, or
+ * turns to the methods after all (json does), instead of seeing an empty session. */
+int cx_session_mark(cx_session *self)
+{
+    PyObject *mark = self->state->not_loaded;
+    return PyDict_GET_SIZE((PyObject *)self) == 0 ? PyDict_SetItem((PyObject *)self, mark, mark)
+                                                  : 0;
+}
+
+static int unmark(cx_session *self)
+{
+    PyObject *mark = self->state->not_loaded;
+    int marked = PyDict_Contains((PyObject *)self, mark);
+    if (marked > 0) {
+        if (PyDict_GET_SIZE((PyObject *)self) == 1) {
+            PyDict_Clear((PyObject *)self);
+            return 0;
+        }
+        return PyDict_DelItem((PyObject *)self, mark);
+    }
+    return marked;
+}
+
 static int remember_failure(cx_session *self)
 {
     PyObject *type, *value, *traceback;
@@ -120,6 +144,9 @@ static int remember_failure(cx_session *self)
     }
     Py_XSETREF(self->failure, Py_NewRef(value));
     self->load_state = CX_FAILED;
+    if (cx_session_mark(self) < 0) {
+        PyErr_Clear(); /* no memory for the mark; the error that counts is kept */
+    }
     PyErr_Restore(type, value, traceback);
     return -1;
 }
@@ -147,7 +174,7 @@ static int load_failed(cx_session *self)
         Py_XDECREF(value);
         Py_XDECREF(traceback);
         self->degraded = true;
-        return 0;
+        return unmark(self) < 0 ? remember_failure(self) : 0;
     }
     cx_raise_failure(interface, value);
     Py_XDECREF(type);
@@ -191,7 +218,7 @@ static int load_now(cx_session *self)
         cx_raise(self->state, status, &err);
         return load_failed(self);
     }
-    if (take_value(self) < 0) {
+    if (unmark(self) < 0 || take_value(self) < 0) {
         PyDict_Clear((PyObject *)self);
         return remember_failure(self);
     }
@@ -878,7 +905,9 @@ int cx_session_add(PyObject *module, cx_state *state)
     }
     state->session_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &session_spec, bases);
     Py_DECREF(bases);
-    if (!state->session_type || PyModule_AddType(module, state->session_type) < 0) {
+    state->not_loaded = PyCapsule_New(&session_spec, "a session that is not loaded", NULL);
+    if (!state->session_type || !state->not_loaded ||
+        PyModule_AddType(module, state->session_type) < 0) {
         return -1;
     }
     struct {
