@@ -84,7 +84,7 @@ void cx_flow_codec_release(cx_flow_codec *codec);
 
 /* Encode and decode as the codec's format says: cx_encode..., cx_decode_format. What a
  * serializer of the application's raises while encoding is passed on; what its loads does
- * not take is read as ours, and is no session when that fails, too. */
+ * not make a dict of is no session. */
 int cx_flow_encode(const cx_flow_codec *codec, PyObject *session, bool strict, cession_buf *out);
 int cx_flow_decode(const cx_flow_codec *codec, cession_span value, PyObject *into,
                    bool *ret_canonical);

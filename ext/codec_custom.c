@@ -68,23 +68,22 @@ static int load(const cx_flow_codec *codec, cession_span value, PyObject **ret_d
     return 1;
 }
 
-/* The same, and what is not the serializer's is read as one of our formats. */
-static int load_any(const cx_flow_codec *codec, cession_span value, PyObject **ret_dict)
+/* The same for what lies in a store: also a tombstone. Nothing else of ours is taken; a
+ * serializer that authenticates what it reads must not be gone round. */
+static int load_stored(const cx_flow_codec *codec, cession_span value, PyObject **ret_dict)
 {
-    int result = load(codec, value, ret_dict);
-    if (result != 0) {
-        return result;
-    }
-    cx_format format;
     bool canonical;
-    PyObject *dict = PyDict_New();
-    result = dict ? cx_decode_any(codec->state, value, dict, true, &format, &canonical) : -1;
-    if (result != 1) {
-        Py_XDECREF(dict);
-        return result;
+    if (!cession_span_eq(value, codec->base.tombstone)) {
+        return load(codec, value, ret_dict);
     }
-    *ret_dict = dict;
-    return 1;
+    PyObject *dict = PyDict_New();
+    int result = dict ? cx_decode_msgpack(codec->state, value, dict, true, &canonical) : -1;
+    if (result == 1) {
+        *ret_dict = dict;
+    } else {
+        Py_XDECREF(dict);
+    }
+    return result;
 }
 
 int cx_flow_encode(const cx_flow_codec *codec, PyObject *session, bool strict, cession_buf *out)
@@ -124,7 +123,7 @@ int cx_flow_decode(const cx_flow_codec *codec, cession_span value, PyObject *int
     if (!codec->dumps) {
         return cx_decode_format(codec->state, codec->format, value, into, ret_canonical);
     }
-    int result = load_any(codec, value, &dict);
+    int result = load_stored(codec, value, &dict);
     if (result != 1) {
         return result;
     }
@@ -147,7 +146,7 @@ static int custom_canonical(const cession_codec *self, cession_span value, cessi
 {
     const cx_flow_codec *codec = (const cx_flow_codec *)self;
     PyObject *dict;
-    int result = load_any(codec, value, &dict);
+    int result = load_stored(codec, value, &dict);
     if (result != 1) {
         return result == 0 ? cession_fail(err, CESSION_E_FORMAT, NULL) : cx_codec_failed(err);
     }
@@ -247,13 +246,20 @@ static int custom_view(const cession_codec *self, cession_span value, cession_vi
                        cession_error *err)
 {
     const cx_flow_codec *codec = (const cx_flow_codec *)self;
+    const cession_codec *ours = cession_codec_msgpack();
     PyObject *dict;
+    /* The tombstone is no business of the serializer's, nor is the metadata in it. */
+    size_t before = 1 + self->meta_key.len;
+    if (cession_span_eq(value, self->tombstone) ||
+        cession_span_eq(
+            value, cession_span_of(self->tombstone.data + before, self->tombstone.len - before))) {
+        return ours->view(ours, value, ret_view, err);
+    }
     int result = load(codec, value, &dict);
     if (result < 0) {
         return cx_codec_failed(err);
     }
-    if (result == 0) { /* the tombstone, or what stands in it */
-        const cession_codec *ours = cession_codec_msgpack();
+    if (result == 0) { /* other metadata */
         return ours->view(ours, value, ret_view, err);
     }
     int status = view_dict(codec, dict, ret_view, err);

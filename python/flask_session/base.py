@@ -87,6 +87,13 @@ class MsgSpecSerializer(Serializer):
     def decode(self, serialized_data: bytes) -> dict[str, Any]:
         return _core.decode(serialized_data)
 
+    # for serializers around this one
+    def dumps(self, session: Any) -> bytes:
+        return self.encode(session)
+
+    def loads(self, serialized_data: bytes) -> dict[str, Any]:
+        return self.decode(serialized_data)
+
 
 class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
     """Opens and saves the sessions of an application.
