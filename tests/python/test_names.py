@@ -1,0 +1,245 @@
+"""Every import path, class and constructor of Flask-Session and Flask-Session2."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import flask
+import flask_session
+import pytest
+from flask_session import SessionConfigError
+from flask_session.base import ServerSideSession, ServerSideSessionInterface
+from flask_session.cachelib import CacheLibSessionInterface
+from flask_session.config import BACKENDS, TYPES, UNAVAILABLE
+from flask_session.filesystem import FileSystemSession, FileSystemSessionInterface
+from flask_session.redis import RedisSessionInterface
+
+URL = "redis://127.0.0.1:1/0"
+
+#: module: (session, interface)
+MODULES = {
+    "redis": ("RedisSession", "RedisSessionInterface"),
+    "memcached": ("MemcachedSession", "MemcachedSessionInterface"),
+    "filesystem": ("FileSystemSession", "FileSystemSessionInterface"),
+    "cachelib": ("CacheLibSession", "CacheLibSessionInterface"),
+    "mongodb": ("MongoDBSession", "MongoDBSessionInterface"),
+    "sqlalchemy": ("SqlAlchemySession", "SqlAlchemySessionInterface"),
+    "dynamodb": ("DynamoDBSession", "DynamoDBSessionInterface"),
+    "postgresql": ("PostgreSqlSession", "PostgreSqlSessionInterface"),
+    "elasticsearch": ("ElasticsearchSession", "ElasticsearchSessionInterface"),
+    "datastore": ("GoogleCloudDataStoreSession", "GoogleCloudDatastoreSessionInterface"),
+    "firestore": ("GoogleFireStoreSession", "GoogleFireStoreSessionInterface"),
+    "peewee": ("PeeweeSession", "PeeweeSessionInterface"),
+}
+FLASK_SESSION2 = [name for name in MODULES if name not in ("cachelib", "postgresql")]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules(module):
+    found = importlib.import_module(f"flask_session.{module}")
+    session, interface = (getattr(found, name) for name in MODULES[module])
+    assert issubclass(session, ServerSideSession)
+    assert issubclass(interface, ServerSideSessionInterface)
+    assert interface.session_class is session
+    assert session({"a": 1}, sid="x" * 16, permanent=True) == {"a": 1, "_permanent": True}
+
+
+@pytest.mark.parametrize("module", FLASK_SESSION2)
+def test_names_of_flask_session2(module):
+    found = importlib.import_module(f"flask_session.{module}")
+    sessions = importlib.import_module("flask_session.sessions")
+    session, interface = MODULES[module]
+    assert getattr(sessions, session) is getattr(found, session)
+    assert getattr(sessions, interface) is getattr(found, interface)
+    assert getattr(flask_session, interface) is getattr(found, interface)
+
+
+def test_other_names_of_flask_session2():
+    from flask_session.sessions import NullSessionInterface, SessionInterface
+
+    assert flask_session.NullSessionInterface is NullSessionInterface
+    assert SessionInterface is ServerSideSessionInterface
+    assert type(NullSessionInterface()).open_session(None, None, None) is None
+
+
+def test_every_type_is_here_or_unavailable():
+    assert set(MODULES) | {"memory", "sqlite"} == set(BACKENDS) | UNAVAILABLE
+
+
+# As applications make them: (app, client, ...) by name, and Flask-Session2's by position.
+UNAVAILABLE_CALLS = [
+    ("memcached", (None, None, "session:", False, True), {}),
+    ("memcached", (), {"app": None, "client": None, "key_prefix": "p:"}),
+    ("mongodb", (None, "db", "sessions", "session:", False, True, False), {}),
+    ("mongodb", (), {"app": None, "client": None, "db": "db", "collection": "c"}),
+    ("sqlalchemy", (None, None, "sessions", "session:", False, True, None, False), {}),
+    ("sqlalchemy", (), {"app": None, "client": None, "table": "t", "cleanup_n_requests": 5}),
+    ("dynamodb", (None, "session:", None, "sessions", None, None, None, False, True), {}),
+    ("dynamodb", (), {"app": None, "client": None, "table_name": "t"}),
+    ("postgresql", (), {"app": None, "pool": None, "table": "t", "schema": "s"}),
+    ("elasticsearch", (None, "http://localhost:9200", "sessions", "session:"), {}),
+    ("datastore", ("project", "session:", False, True), {}),
+    ("firestore", (None, "flask_session", "session:", False, True), {}),
+    ("peewee", (None, {}, None, "sessions", "session:", False, True), {}),
+]
+
+
+@pytest.mark.parametrize(("module", "args", "kwargs"), UNAVAILABLE_CALLS)
+def test_what_is_not_built_says_so(module, args, kwargs):
+    interface = getattr(importlib.import_module(f"flask_session.{module}"), MODULES[module][1])
+    with pytest.raises(SessionConfigError) as caught:
+        interface(*args, **kwargs)
+    text = str(caught.value)
+    assert interface.__name__ in text
+    assert f"SESSION_TYPE '{module}' is not available in this version" in text
+    assert TYPES in text
+
+
+def test_each_of_them_is_tried():
+    assert {module for module, _, _ in UNAVAILABLE_CALLS} == UNAVAILABLE
+
+
+# ---- redis --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client():
+    redis = pytest.importorskip("redis")
+    return redis.Redis(port=1, socket_timeout=1, retry=None)
+
+
+@pytest.fixture
+def app():
+    return flask.Flask(__name__)
+
+
+def test_redis_without_an_application(client):
+    interface = RedisSessionInterface(client=client)
+    assert (interface.client, interface.app) == (client, None)
+    assert (interface.key_prefix, interface.permanent) == ("session:", True)
+
+
+def test_redis_in_flask_session_s_order(app, client):
+    interface = RedisSessionInterface(app, client, "p:", True, False, 16, "json")
+    assert (interface.app, interface.client) == (app, client)
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+    assert (interface.sid_length, interface.serializer.format) == (16, "json")
+
+
+@pytest.mark.parametrize("given", [("p:", True, False), ("p:", True), ("p:",)])
+def test_redis_in_flask_session2_s_order(client, given):
+    interface = RedisSessionInterface(client, *given)
+    assert interface.client is client
+    assert interface.key_prefix == "p:"
+    assert interface.use_signer is (len(given) > 1)
+    assert interface.permanent is (len(given) < 3)
+
+
+def test_redis_in_flask_session2_s_order_by_name(client):
+    interface = RedisSessionInterface(redis=client, key_prefix="p:")
+    assert (interface.client, interface.key_prefix) == (client, "p:")
+
+
+def test_redis_in_flask_session2_s_order_with_the_default_client():
+    pytest.importorskip("redis")
+    interface = RedisSessionInterface(None, "session:", False, True)
+    assert interface.client.connection_pool.connection_kwargs["port"] == 6379
+    assert (interface.key_prefix, interface.use_signer) == ("session:", False)
+
+
+def test_redis_url_in_second_place_is_the_client():
+    pytest.importorskip("redis")
+    interface = RedisSessionInterface(None, URL)
+    assert interface.client.connection_pool.connection_kwargs["port"] == 1
+    assert interface.key_prefix == "session:"
+
+
+# ---- filesystem ---------------------------------------------------------------------------------
+
+
+def test_filesystem_in_flask_session_s_order(app, tmp_path):
+    interface = FileSystemSessionInterface(
+        app, "p:", True, False, 16, "json", str(tmp_path / "x"), 7, 0o640
+    )
+    assert interface.app is app
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+    assert (interface.sid_length, interface.serializer.format) == (16, "json")
+    assert interface._options == {"path": str(tmp_path / "x"), "threshold": "7", "mode": "0640"}
+
+
+@pytest.mark.parametrize("given", [("p:", True, False), ("p:", True), ("p:",)])
+def test_filesystem_in_flask_session2_s_order(tmp_path, given):
+    interface = FileSystemSessionInterface(str(tmp_path), 7, 384, *given)
+    assert interface._options == {"path": str(tmp_path), "threshold": "7", "mode": "0600"}
+    assert interface.key_prefix == "p:"
+    assert interface.use_signer is (len(given) > 1)
+    assert interface.permanent is (len(given) < 3)
+
+
+def test_filesystem_by_name(tmp_path):
+    interface = FileSystemSessionInterface(cache_dir=tmp_path, threshold=7)
+    assert interface._options == {"path": str(tmp_path), "threshold": "7", "mode": "0600"}
+    assert interface.app is None
+
+
+def test_filesystem_defaults(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    interface = FileSystemSessionInterface()
+    assert interface._options == {"path": "flask_session", "threshold": "500", "mode": "0600"}
+    app = flask.Flask(__name__)
+    app.session_interface = interface
+    with app.test_request_context():
+        assert type(flask.session._get_current_object()) is FileSystemSession
+
+
+# ---- cachelib -----------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:cachelib loads")
+def test_cachelib_in_flask_session_s_order(app):
+    cache = pytest.importorskip("cachelib").SimpleCache()
+    interface = CacheLibSessionInterface(app, cache, "p:", True, False, 16, "json")
+    assert interface.app is app
+    assert interface.cache is cache
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+    assert (interface.sid_length, interface.serializer.format) == (16, "json")
+    assert CacheLibSessionInterface(client=cache).cache is cache
+
+
+# ---- all ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", [RedisSessionInterface, FileSystemSessionInterface])
+def test_wrong_arguments(cls):
+    with pytest.raises(TypeError, match="takes at most"):
+        cls(*[None] * 12)
+    places = (URL,) if cls is RedisSessionInterface else ("dir", 500, 0o600)
+    with pytest.raises(TypeError, match="got two values for key_prefix"):
+        cls(*places, "p:", key_prefix="q:")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nonsense'"):
+        cls(nonsense=1)
+
+
+def test_base_has_the_predecessor_s_methods():
+    for name in (
+        "_retrieve_session_data",
+        "_delete_session",
+        "_upsert_session",
+        "_delete_expired_sessions",
+        "_generate_sid",
+        "_get_store_id",
+        "should_set_storage",
+        "regenerate",
+    ):
+        assert callable(getattr(ServerSideSessionInterface, name))
+    first = list(inspect.signature(ServerSideSessionInterface.__init__).parameters)
+    assert first[1:] == [
+        "app",
+        "key_prefix",
+        "use_signer",
+        "permanent",
+        "sid_length",
+        "serialization_format",
+        "cleanup_n_requests",
+    ]
