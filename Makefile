@@ -160,8 +160,10 @@ asan-python: deps build/asan-site/.stamp
 
 # ---- the rest ---------------------------------------------------------------------------------
 
-bench: deps ## measure whole requests
-	@$(IN_VENV) $(BIN)/python bench/request.py
+bench: deps ## measure whole requests, beside no session and the predecessor
+	@$(IN_VENV) $(BIN)/python -m tests.services run redis sh -c '$(BIN)/python bench/request.py \
+		--redis "$$REDIS_URL" --predecessor "$$($(BIN)/python -m tests.services venv fs08)" \
+		--write docs/performance.md $(BENCH)'
 
 fmt: deps ## format C and Python
 	@if command -v clang-format >/dev/null; then \

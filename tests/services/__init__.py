@@ -3,6 +3,8 @@
     python -m tests.services start redis      start what is not up; prints the URLs as shell exports
     python -m tests.services status
     python -m tests.services stop [NAME...]
+    python -m tests.services run NAME,... COMMAND ...      servers for one command
+    python -m tests.services venv NAME                     the Python of a pinned virtualenv
 
 Everything listens on 127.0.0.1 or a unix socket, on ports that were free. A server that cannot be
 had here raises `Unavailable` with the reason, which the tests report as NOT RUN.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import subprocess
 import sys
 
-from . import SERVICES, Services, Unavailable
+from . import SERVICES, Services, Unavailable, venvs
 
 
 def main() -> int:
@@ -17,8 +19,20 @@ def main() -> int:
     stop = commands.add_parser("stop", help="end what start started")
     stop.add_argument("names", nargs="*", metavar="NAME")
     commands.add_parser("status", help="what is up")
+    run = commands.add_parser(
+        "run", help="start servers, run a command with NAME_URL set, end them"
+    )
+    run.add_argument("names", help="names, separated by commas")
+    run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="COMMAND ...")
+    venv = commands.add_parser("venv", help="print the Python of a pinned virtualenv")
+    venv.add_argument("name", choices=venvs.VENVS)
     arguments = parser.parse_args()
 
+    if arguments.command == "venv":
+        print(venvs.python(arguments.name))
+        return 0
+    if arguments.command == "run":
+        return run_with(arguments.names.split(","), arguments.arguments)
     services = Services.shared()
     if arguments.command == "start":
         names = list(SERVICES) if "all" in arguments.names else arguments.names
@@ -39,6 +53,20 @@ def main() -> int:
             urls = " ".join(running.exports().values()) if running else "not running"
             print(f"{name}: {urls}")
     return 0
+
+
+def run_with(names: list[str], command: list[str]) -> int:
+    services = Services.private()
+    try:
+        environment = dict(os.environ)
+        for name in names:
+            environment.update(services.start(SERVICES[name]).exports())
+        return subprocess.run(command, env=environment, check=False).returncode
+    except Unavailable as reason:
+        print(f"NOT RUN: {reason}", file=sys.stderr)
+        return 3
+    finally:
+        services.close()
 
 
 if __name__ == "__main__":
