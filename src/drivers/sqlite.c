@@ -593,6 +593,8 @@ static void handle_close(void *context, void *opened)
     }
     if (h->db != NULL) {
         if (self->closing) {
+            /* SQLite deletes the log by its name, but not when the file has moved
+             * and the name is another file's by now. */
             sqlite3_db_config(h->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
         }
         sqlite3_close(h->db);

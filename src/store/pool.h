@@ -3,9 +3,12 @@
  * Drivers are written as if single threaded: an operation takes a handle, works
  * and gives it back. At most max handles exist; when all are out, a taker waits
  * until the deadline (0: E_BUSY at once). Idle handles are kept, last in first
- * out. Around fork() the pool waits (bounded, 5 s) for handles in use, closes
- * all idle ones and both sides open anew when they next need one; if one was
- * still out, the child's pool answers E_FORK for ever.
+ * out.
+ *
+ * Around fork(), with close_before_fork, the pool waits (bounded, 5 s) for
+ * handles in use, closes all idle ones and both sides open anew when they next
+ * need one; if one was still out, the child's pool answers E_FORK for ever.
+ * Without it nobody waits: the parent keeps its handles, the child forgets them.
  *
  * Lock order: the pool's mutex is a leaf; no callback runs under it but close
  * during fork preparation.

@@ -987,6 +987,61 @@ static void test_deleted_under_workers(void)
     check_intact(path);
 }
 
+static ino_t inode_of(const char *path)
+{
+    struct stat st;
+    return CHECK_MSG(stat(path, &st) == 0, "%s", path) ? st.st_ino : 0;
+}
+
+/* What a deleted file leaves behind is still in use by whoever has it open, so a
+ * new file must not share it. */
+static void test_leftovers_are_not_reused(void)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s", scratch_path("leftovers.db"));
+    cession_store *old = open_at(path);
+    CHECK_OK(put(old, "old", "v"));
+    ino_t wal = inode_of(with(path, "-wal")), shm = inode_of(with(path, "-shm"));
+    CHECK_INT(unlink(path), 0);
+    cession_store *fresh = open_at(path);
+    CHECK_OK(put(fresh, "fresh", "v"));
+    CHECK(inode_of(with(path, "-wal")) != wal);
+    CHECK(inode_of(with(path, "-shm")) != shm);
+    CHECK_OK(put(old, "into the old or the new", "v"));
+    CHECK_OK(get(fresh, "fresh"));
+    CHECK_STATUS(get(fresh, "old"), CESSION_NOT_FOUND);
+    ces_sleep_ns(1010 * MS);
+    CHECK_OK(get(old, "fresh"));
+    cession_store_close(old);
+    CHECK_OK(get(fresh, "fresh"));
+    cession_store_close(fresh);
+    check_intact(path);
+}
+
+/* A worker that was idle all the while shuts down: the log it would delete has
+ * become another file's. */
+static void test_closing_a_deleted_file(void)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s", scratch_path("idle.db"));
+    cession_store *idle = open_at(path);
+    CHECK_OK(put(idle, "old", "v"));
+    CHECK_INT(unlink(path), 0);
+    cession_store *fresh = open_at(path);
+    CHECK_OK(put(fresh, "fresh", "v"));
+    ino_t wal = inode_of(with(path, "-wal"));
+    cession_store_close(idle);
+    CHECK(inode_of(with(path, "-wal")) == wal);
+    cession_store *another = open_at(path);
+    CHECK_OK(get(another, "fresh"));
+    cession_store_close(another);
+    cession_store_close(fresh);
+    another = open_at(path);
+    CHECK_OK(get(another, "fresh"));
+    cession_store_close(another);
+    check_intact(path);
+}
+
 static void test_replaced_under_a_worker(void)
 {
     char path[PATH_MAX], other[PATH_MAX];
@@ -1175,6 +1230,8 @@ static const harness_test tests[] = {
     HARNESS_TEST(master_forks_and_exits),
     HARNESS_TEST(kill_loses_nothing),
     HARNESS_TEST(deleted_under_workers),
+    HARNESS_TEST(leftovers_are_not_reused),
+    HARNESS_TEST(closing_a_deleted_file),
     HARNESS_TEST(replaced_under_a_worker),
     HARNESS_TEST(maintenance),
     HARNESS_TEST(last_resort),

@@ -443,6 +443,7 @@ static void follow(void *context, const char *operation, cession_fault *ret_faul
     if (p->again != NULL) {
         cession_store *again = p->again;
         p->again = NULL;
+        ces_sleep_ns(3000000); /* longer than the circuit rests */
         p->again_said = cession_store_remove(again, SPAN("x"), soon(), NULL);
     }
 }
