@@ -46,7 +46,7 @@ class Adapter(Protocol):
     def load(self, key: str, timeout: float) -> Stored | None:
         """Read the live record of key; None when missing or expired. Must see every
         acknowledged write. What cannot be a session of ours (another data type at this
-        key) counts as missing."""
+        key) is answered with an empty value, which no session has."""
 
     def create(self, key: str, value: bytes, ttl_ms: int, timeout: float) -> bool:
         """Insert only: False, and nothing changed, while a live record has the key."""

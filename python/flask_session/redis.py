@@ -32,15 +32,23 @@ _SCHEMES = tuple(f"{name}:" for name, kind in config.SCHEMES.items() if kind == 
 _SLOW_SECONDS = 10.0
 
 # Each script reads first. A key that holds another data type than a string is no
-# session: it reads as missing and is never written to.
+# session: it is loaded as an empty value, which is none either, and never written to.
 _READ = """
 local v = redis.pcall('GET', KEYS[1])
-if type(v) == 'table' then
+local foreign = type(v) == 'table'
+if foreign then
   if not string.find(v.err, 'WRONGTYPE', 1, true) then return v end
   v = false
 end
 """
-_LOAD = _READ + "if v then return {v, redis.call('PTTL', KEYS[1])} end return false"
+_LOAD = (
+    _READ
+    + """
+if foreign then return {'', -1} end
+if v then return {v, redis.call('PTTL', KEYS[1])} end
+return false
+"""
+)
 _REPLACE = (
     _READ
     + """
@@ -135,7 +143,7 @@ class RedisStore:
             except UnicodeDecodeError:
                 continue
             stored = self.load(key, timeout)
-            if stored is not None:
+            if stored is not None and stored[0]:
                 rows.append((key, stored[0], stored[2] or -1))
         return (str(following).encode() if following else b""), rows
 
