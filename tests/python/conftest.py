@@ -255,7 +255,8 @@ def browser() -> Callable[[WebServer | str], Browser]:
 @pytest.fixture(scope="session")
 def predecessor() -> Callable[[str], str]:
     """predecessor(name): the Python executable of a pinned virtualenv: fs08, fs2 (the package's
-    predecessors); flask23, flask30, flask312 (other Flasks, for run_python(..., cession=True))."""
+    predecessors), fs08-cachelib0.9, fs08-cachelib0.13; flask23, flask30, flask312 (other Flasks,
+    for run_python(..., cession=True))."""
 
     def find(name: str) -> str:
         try:

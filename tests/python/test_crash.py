@@ -300,8 +300,9 @@ def test_uwsgi_with_a_master_that_used_the_store(
             before = server.children()
             os.kill(before[0], signal.SIGKILL)
             assert wait_until(
-                lambda before=before: before[0] not in server.children()
-                and len(server.children()) == 2,
+                lambda before=before: (
+                    before[0] not in server.children() and len(server.children()) == 2
+                ),
                 30,
             )
         writers.wait_for_more(30)

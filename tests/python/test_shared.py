@@ -15,7 +15,7 @@ from typing import Any
 import flask
 import flask_session
 import pytest
-from flask_session import Session, SessionStoreError, _core
+from flask_session import _core
 from flask_session.base import ServerSideSessionInterface
 
 from tests.python.apps import shared

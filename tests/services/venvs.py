@@ -20,6 +20,8 @@ REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements"
 # name -> requirements file
 VENVS = {
     "fs08": "fs08.txt",  # Flask-Session 0.8.0
+    "fs08-cachelib0.9": "fs08-cachelib0.9.txt",
+    "fs08-cachelib0.13": "fs08-cachelib0.13.txt",
     "fs2": "fs2.txt",  # Flask-Session2 1.3.1
     "flask23": "flask23.txt",
     "flask30": "flask30.txt",
