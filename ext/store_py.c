@@ -115,8 +115,10 @@ static int stored_from(PyObject *answer, cession_stored *ret_stored)
             return -1;
         }
     }
-    if (cession_buf_set(&ret_stored->value, PyBytes_AS_STRING(value),
-                        (size_t)PyBytes_GET_SIZE(value)) != CESSION_OK) {
+    /* What is larger than any session is none: as good as the empty value. */
+    size_t len = (size_t)PyBytes_GET_SIZE(value);
+    len = len > CESSION_VALUE_MAX ? 0 : len;
+    if (cession_buf_set(&ret_stored->value, PyBytes_AS_STRING(value), len) != CESSION_OK) {
         PyErr_NoMemory();
         return -1;
     }

@@ -23,6 +23,7 @@ import msgspec
 import pytest
 from flask import session
 from flask_session import Session, _core, session_loaded, session_rejected
+from flask_session.memory import MemorySessionInterface
 from itsdangerous import Signer
 from werkzeug.http import parse_cookie
 from werkzeug.test import EnvironBuilder, run_wsgi_app
@@ -33,15 +34,18 @@ META = "__cession__"
 
 
 class Site:
-    def __init__(self, kind, folder, client=None, **settings):
+    def __init__(self, kind, folder, client=None, interface=None, **settings):
         self.app = app = flask.Flask(__name__, instance_path=str(folder))
         app.config.update(SECRET_KEY="the key", SESSION_TYPE=kind, **settings)
         self.prefix = app.config.get("SESSION_KEY_PREFIX", "session:")
         self.client = client
         if client is not None:
             app.config["SESSION_REDIS"] = client
-        Session(app)
-        self.store = app.extensions["flask_session"].store
+        if interface is None:
+            Session(app)
+        else:
+            app.session_interface = interface
+        self.store = app.session_interface._store
         self.events = []
         self.receivers = []
         for name, signal in (("rejected", session_rejected), ("loaded", session_loaded)):
@@ -310,6 +314,34 @@ def test_a_tombstone_with_data_shows_none(site):
     reply = site.ask("/write", f"session={sid}")
     assert reply.operations == {"load": 1}
     assert reply.cookies == []
+
+
+def test_value_larger_than_any_session(tmp_path):
+    class Huge:
+        """A store that holds 65 MB under every id."""
+
+        name, capabilities = "huge", 0
+        value = PACKED + bytes(65 << 20)
+
+        def load(self, key, timeout):
+            return self.value, b"", None
+
+        def create(self, key, value, ttl_ms, timeout):
+            return True
+
+        replace = touch = remove = create
+
+    class Interface(MemorySessionInterface):
+        def _open_store(self, key_prefix):
+            return _core.Store.wrap(Huge())
+
+    site = Site("memory", tmp_path, interface=Interface())
+    for _ in range(7):  # no failure of the store either, which would be given a rest
+        reply = site.ask("/write", f"session={SID}")
+        assert reply.status == "200 OK"
+        assert site.events == ["rejected"]
+        assert reply.operations == {"load": 1, "create": 1}
+        assert reply.sid != SID
 
 
 # ---- pickles ------------------------------------------------------------------------------------
