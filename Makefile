@@ -92,11 +92,9 @@ check-floors: deps
 
 check-format: deps
 	@echo "== format"
-	@if command -v clang-format >/dev/null; then \
-		bad=$$(for file in $(C_FILES); do \
-			clang-format --dry-run -Werror $$file 2>/dev/null || echo "  $$file"; done); \
-		test -z "$$bad" || { echo "make fmt would change:"; echo "$$bad"; exit 1; }; \
-	else echo "clang-format is not installed: C format NOT RUN"; fi
+	@bad=$$(for file in $(C_FILES); do \
+		$(BIN)/clang-format --dry-run -Werror $$file 2>/dev/null || echo "  $$file"; done); \
+	test -z "$$bad" || { echo "make fmt would change:"; echo "$$bad"; exit 1; }
 	@$(BIN)/ruff format --check --quiet .
 
 check-lint: deps
@@ -166,9 +164,7 @@ bench: deps ## measure whole requests, beside no session and the predecessor
 		--write docs/performance.md $(BENCH)'
 
 fmt: deps ## format C and Python
-	@if command -v clang-format >/dev/null; then \
-		clang-format -i $(C_FILES); \
-	else echo "clang-format is not installed: C was not formatted"; fi
+	@$(BIN)/clang-format -i $(C_FILES)
 	@$(BIN)/ruff check --quiet --fix . || true
 	@$(BIN)/ruff format --quiet .
 
