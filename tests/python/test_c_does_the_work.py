@@ -75,6 +75,7 @@ class Site:
         self.run = run
         self.app = app = flask.Flask(__name__, instance_path=str(folder))
         app.config.update({"SECRET_KEY": "k", "PERMANENT_SESSION_LIFETIME": DAY, **settings})
+        app.config.setdefault("SESSION_FILE_DIR", str(folder / "sessions"))
         if interface is None:
             Session(app)
         else:
@@ -178,7 +179,7 @@ def run(request):
     return request.param
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "filesystem", "memory"])
 def kind(request):
     return request.param
 

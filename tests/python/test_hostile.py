@@ -119,13 +119,17 @@ def redis_client(redis_server):
     client.close()
 
 
-@pytest.fixture(params=["sqlite", "memory", pytest.param("redis", marks=pytest.mark.server)])
+@pytest.fixture(
+    params=["sqlite", "filesystem", "memory", pytest.param("redis", marks=pytest.mark.server)]
+)
 def make_site(request, tmp_path):
     def make(**settings):
         if request.param == "redis":
             client = request.getfixturevalue("redis_client")
             settings.setdefault("SESSION_KEY_PREFIX", f"hostile-{uuid.uuid4()}:")
             return Site("redis", tmp_path, client, **settings)
+        if request.param == "filesystem":
+            settings.setdefault("SESSION_FILE_DIR", str(tmp_path / "sessions"))
         return Site(request.param, tmp_path, **settings)
 
     return make

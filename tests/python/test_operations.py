@@ -232,12 +232,16 @@ def redis_counted(services):
         pytest.skip(str(reason))
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.server)])
+@pytest.fixture(
+    params=["memory", "sqlite", "filesystem", pytest.param("redis", marks=pytest.mark.server)]
+)
 def make_site(request, tmp_path, counting_proxy):
     def make(**settings):
         if request.param == "redis":
             server = request.getfixturevalue("redis_counted")
             return RedisSite(tmp_path, server, counting_proxy(server.port()), **settings)
+        if request.param == "filesystem":
+            settings.setdefault("SESSION_FILE_DIR", str(tmp_path / "sessions"))
         return Site(tmp_path, SESSION_TYPE=request.param, **settings)
 
     return make

@@ -39,6 +39,10 @@ def sqlite_settings(folder: Path, request: pytest.FixtureRequest) -> Settings:
     return {"SESSION_TYPE": "sqlite", "SESSION_SQLITE": str(folder / "sessions.sqlite3")}
 
 
+def filesystem_settings(folder: Path, request: pytest.FixtureRequest) -> Settings:
+    return {"SESSION_TYPE": "filesystem", "SESSION_FILE_DIR": str(folder / "sessions")}
+
+
 def redis_settings(folder: Path, request: pytest.FixtureRequest) -> Settings:
     return {
         "SESSION_TYPE": "redis",
@@ -49,6 +53,7 @@ def redis_settings(folder: Path, request: pytest.FixtureRequest) -> Settings:
 
 STORES: dict[str, Callable[[Path, pytest.FixtureRequest], Settings]] = {
     "sqlite": sqlite_settings,
+    "filesystem": filesystem_settings,
     "redis": redis_settings,
 }
 STORE_MARKS = {"redis": [pytest.mark.server]}
