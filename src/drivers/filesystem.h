@@ -137,14 +137,16 @@ void ces_files_root_drop(ces_files *self, ces_files_root *root);
  * GONE: no longer; the store has forgotten it, drop it and take it again. */
 int ces_files_root_check(ces_files *self, ces_files_root *root, unsigned *ret_legacy,
                          cession_error *err);
+/* Open <path> from its part. GONE: that was moved elsewhere. */
+int ces_files_top_open(const ces_files_root *root, int *ret_fd, cession_error *err);
 /* OK; NOT_FOUND: there is none (make false); E_FOREIGN: something else is there. */
 int ces_files_shard_open(const ces_files *self, const ces_files_root *root, const char *shard,
                          bool make, int *ret_fd, cession_error *err);
 
-/* Open the lock file (GONE: the directory was deleted), then take and drop one
+/* Open the lock file (GONE: the directory was deleted, and is forgotten), then take and drop one
  * key's lock after the other. take: OK, GONE as above, E_BUSY at once when the
  * deadline is 0, E_TIMEOUT. */
-int ces_files_lock_open(ces_files *self, const ces_files_root *root, ces_files_lock *ret_lock,
+int ces_files_lock_open(ces_files *self, ces_files_root *root, ces_files_lock *ret_lock,
                         cession_error *err);
 int ces_files_lock_take(ces_files_lock *lock, const uint8_t hash[CES_FILES_HASH_LEN],
                         cession_deadline deadline, cession_error *err);

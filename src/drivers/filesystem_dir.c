@@ -389,6 +389,28 @@ int ces_files_root_check(ces_files *self, ces_files_root *root, unsigned *ret_le
     return CESSION_OK;
 }
 
+int ces_files_top_open(const ces_files_root *root, int *ret_fd, cession_error *err)
+{
+    struct stat st;
+    int fd = openat(root->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return errno == ENOENT ? CESSION_GONE
+                               : ces_files_fail(err, errno, "opening the session directory");
+    }
+    int rc = CESSION_OK;
+    if (fstat(fd, &st) != 0) {
+        rc = ces_files_fail(err, errno, "opening the session directory");
+    } else if (st.st_dev != root->top_dev || st.st_ino != root->top_ino) {
+        rc = CESSION_GONE;
+    }
+    if (rc != CESSION_OK) {
+        close(fd);
+        return rc;
+    }
+    *ret_fd = fd;
+    return CESSION_OK;
+}
+
 /* ---- locks ----------------------------------------------------------------------------- */
 
 static int open_lock_file(const ces_files_root *root, int *ret_fd, cession_error *err)
@@ -402,7 +424,7 @@ static int open_lock_file(const ces_files_root *root, int *ret_fd, cession_error
     return CESSION_OK;
 }
 
-int ces_files_lock_open(ces_files *self, const ces_files_root *root, ces_files_lock *ret_lock,
+int ces_files_lock_open(ces_files *self, ces_files_root *root, ces_files_lock *ret_lock,
                         cession_error *err)
 {
     *ret_lock = (ces_files_lock){.fd = -1};
@@ -412,7 +434,8 @@ int ces_files_lock_open(ces_files *self, const ces_files_root *root, ces_files_l
         pthread_mutex_unlock(&self->mutex);
         int rc = open_lock_file(root, &ret_lock->fd, err);
         if (rc != CESSION_OK) {
-            return rc;
+            /* Not every file system tells by st_nlink that a directory is gone. */
+            return rc == CESSION_GONE ? forget_root(self, root) : rc;
         }
         pthread_mutex_lock(&self->mutex);
         bool shared = self->forks != forks;

@@ -4,10 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
-#include <linux/openat2.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#if defined(SYS_openat2) && __has_include(<linux/openat2.h>)
+#include <linux/openat2.h>
+#define HAVE_OPENAT2 1
+#endif
 
 #include "base/banned.h"
 
@@ -183,7 +187,7 @@ int ces_files_read(int shard_fd, const ces_files_name *name, cession_span key, c
 static int open_below(ces_files *self, const ces_files_root *root, const ces_files_name *name,
                       int *ret_fd, struct stat *ret_stat, cession_error *err)
 {
-#ifdef SYS_openat2
+#ifdef HAVE_OPENAT2
     if (!atomic_load_explicit(&self->no_openat2, memory_order_relaxed)) {
         struct open_how how = {.flags = O_RDONLY | OPEN_FLAGS, .resolve = RESOLVE_NO_SYMLINKS};
         char path[CES_FILES_SHARD_SIZE + CES_FILES_NAME_SIZE];

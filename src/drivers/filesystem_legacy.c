@@ -13,7 +13,6 @@
  * The value given is the pickle as it stands: whoever decodes it must not run it. */
 #include "drivers/filesystem.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -22,33 +21,29 @@
 #define EXPIRY_LEN 4u
 #define COUNT_KEY "__wz_cache_count"
 #define MD5_NAME_LEN (2 * CES_FILES_MD5_LEN)
-#define SHA256_NAME_LEN (2 * CES_FILES_HASH_LEN)
 #define PICKLE_PROTO 0x80 /* first byte of every pickle from protocol 2 on */
 /* A sweep leaves younger ones alone: an old worker may be about to renew them. */
 #define SWEEP_AFTER_MS (INT64_C(3600) * 1000)
 /* Entries of <path> looked at to find files of cachelib; with more, assume some. */
 #define LOOK_MAX 4096u
-#define PATH_SIZE (SHA256_NAME_LEN + sizeof "../")
 
-/* The two names that a key may have, as seen from <path>/cession. */
+/* The two names that a key may have. */
 typedef struct names {
-    char md5[PATH_SIZE]; /* empty where the system has no MD5 */
-    char sha256[PATH_SIZE];
+    char md5[MD5_NAME_LEN + 1]; /* empty where the system has no MD5 */
+    const char *sha256;
 } names;
 
 static int names_of(const ces_files *self, const ces_files_name *name, cession_span key,
                     names *ret_names, cession_error *err)
 {
-    memcpy(ret_names->sha256, "../", 3);
-    memcpy(ret_names->sha256 + 3, name->file, CES_FILES_NAME_SIZE);
+    ret_names->sha256 = name->file; /* the same digest as ours */
     ret_names->md5[0] = '\0';
     if (self->md5 != NULL) {
         uint8_t digest[CES_FILES_MD5_LEN];
         if (EVP_Digest(key.data, key.len, digest, NULL, self->md5, NULL) != 1) {
             return cession_fail(err, CESSION_E_CRYPTO, "MD5 failed");
         }
-        memcpy(ret_names->md5, "../", 3);
-        ces_files_hex(digest, sizeof digest, ret_names->md5 + 3);
+        ces_files_hex(digest, sizeof digest, ret_names->md5);
     }
     return CESSION_OK;
 }
@@ -199,14 +194,20 @@ int ces_files_legacy_read(const ces_files *self, const ces_files_root *root, uns
     if (rc != CESSION_OK) {
         return rc;
     }
+    int top_fd;
+    rc = ces_files_top_open(root, &top_fd, err);
+    if (rc != CESSION_OK) {
+        return rc == CESSION_GONE ? CESSION_NOT_FOUND : rc;
+    }
     rc = CESSION_NOT_FOUND;
     if ((legacy & CES_FILES_LEGACY_SHA256) != 0) {
-        rc = read_one(root->fd, of.sha256, value, ret_expires_at_ms, err);
+        rc = read_one(top_fd, of.sha256, value, ret_expires_at_ms, err);
     }
     /* What is there under the newer name, dead or alive, is what counts. */
     if (rc == CESSION_NOT_FOUND && (legacy & CES_FILES_LEGACY_MD5) != 0 && of.md5[0] != '\0') {
-        rc = read_one(root->fd, of.md5, value, ret_expires_at_ms, err);
+        rc = read_one(top_fd, of.md5, value, ret_expires_at_ms, err);
     }
+    close(top_fd);
     return rc == CESSION_E_FORMAT ? CESSION_NOT_FOUND : rc;
 }
 
@@ -219,20 +220,26 @@ int ces_files_legacy_unlink(const ces_files *self, const ces_files_root *root,
         return CESSION_OK;
     }
     int rc = names_of(self, name, key, &of, err);
-    if (rc == CESSION_OK && of.md5[0] != '\0') {
-        rc = ces_files_unlink(root->fd, of.md5, err);
+    if (rc != CESSION_OK) {
+        return rc;
+    }
+    int top_fd;
+    rc = ces_files_top_open(root, &top_fd, err);
+    if (rc != CESSION_OK) {
+        return rc == CESSION_GONE
+                   ? cession_fail(err, CESSION_E_UNAVAILABLE, "the session directory was moved")
+                   : rc;
+    }
+    if (of.md5[0] != '\0') {
+        rc = ces_files_unlink(top_fd, of.md5, err);
     }
     if (rc == CESSION_OK) {
-        rc = ces_files_unlink(root->fd, of.sha256, err);
+        rc = ces_files_unlink(top_fd, of.sha256, err);
     }
-    if (rc == CESSION_OK && self->sync) {
-        int fd = openat(root->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0) {
-            return ces_files_fail(err, errno, "opening the session directory");
-        }
-        rc = ces_files_sync_dir(self, fd, err);
-        close(fd);
+    if (rc == CESSION_OK) {
+        rc = ces_files_sync_dir(self, top_fd, err);
     }
+    close(top_fd);
     return rc;
 }
 

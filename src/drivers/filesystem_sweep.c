@@ -47,6 +47,7 @@ typedef struct sweep {
     size_t budget;             /* files to look at */
     size_t deleted;
     size_t kept;
+    int failed; /* what went wrong first with a single file; the others are swept */
     /* of the directory under way */
     unsigned shard;
     int dir_fd;
@@ -186,6 +187,33 @@ typedef struct visit {
     cession_error *err;
 } visit;
 
+static int sweep_any(sweep *s, const char *name, cession_error *err)
+{
+    if (s->shard == CES_FILES_SHARDS) {
+        s->budget--;
+        bool deleted = false;
+        int rc = ces_files_legacy_sweep(s->self, s->dir_fd, name, s->now_ms, &deleted, err);
+        s->deleted += deleted;
+        return rc;
+    }
+    if (is_tmp(name)) {
+        struct stat st;
+        if (fstatat(s->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            mtime_ms(&st) < s->now_ms - LEFTOVER_MS) {
+            return ces_files_unlink(s->dir_fd, name, err);
+        }
+        return CESSION_OK;
+    }
+    uint8_t hash[CES_FILES_HASH_LEN];
+    if (!ces_files_unhex(name, hash, sizeof hash) || hash[0] != s->shard) {
+        return CESSION_OK; /* not ours */
+    }
+    s->budget--;
+    ces_files_name full;
+    ces_files_name_of_hash(hash, &full);
+    return sweep_file(s, &full, err);
+}
+
 static int sweep_entry(void *context, const char *name)
 {
     const visit *v = context;
@@ -196,29 +224,16 @@ static int sweep_entry(void *context, const char *name)
     if (s->deadline != 0 && ces_mono_ns() > s->deadline) {
         return cession_fail(v->err, CESSION_E_TIMEOUT, NULL);
     }
-    uint8_t hash[CES_FILES_HASH_LEN];
-    if (s->shard == CES_FILES_SHARDS) {
-        s->budget--;
-        bool deleted = false;
-        int rc = ces_files_legacy_sweep(s->self, s->dir_fd, name, s->now_ms, &deleted, v->err);
-        s->deleted += deleted;
+    cession_error what = CESSION_ERROR_INIT;
+    int rc = sweep_any(s, name, &what);
+    if (rc >= 0) {
         return rc;
     }
-    if (is_tmp(name)) {
-        struct stat st;
-        if (fstatat(s->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            mtime_ms(&st) < s->now_ms - LEFTOVER_MS) {
-            return ces_files_unlink(s->dir_fd, name, v->err);
-        }
-        return CESSION_OK;
+    /* One bad file must not keep the others from being swept for ever. */
+    if (s->failed == CESSION_OK) {
+        s->failed = cession_fail(v->err, rc, "%s", what.text);
     }
-    if (!ces_files_unhex(name, hash, sizeof hash) || hash[0] != s->shard) {
-        return CESSION_OK; /* not ours */
-    }
-    s->budget--;
-    ces_files_name full;
-    ces_files_name_of_hash(hash, &full);
-    return sweep_file(s, &full, v->err);
+    return CESSION_OK;
 }
 
 /* Sweep the directory of the place from there on. */
@@ -229,9 +244,9 @@ static int sweep_place(sweep *s, ces_files_place *place, cession_error *err)
         if (s->legacy == 0) {
             return CESSION_OK;
         }
-        s->dir_fd = openat(s->root->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (s->dir_fd < 0) {
-            return CESSION_OK;
+        int rc = ces_files_top_open(s->root, &s->dir_fd, err);
+        if (rc != CESSION_OK) {
+            return rc;
         }
     } else {
         char shard[CES_FILES_SHARD_SIZE];
@@ -294,6 +309,9 @@ int ces_files_purge(cession_store *store, size_t limit, cession_deadline deadlin
         rc = sweep_round(&s, PLACES + 1, &done, err);
         sweep_end(&s);
     }
+    if (rc == CESSION_OK) {
+        rc = s.failed;
+    }
     if (rc < 0 && rc != CESSION_E_LIMIT) {
         return rc;
     }
@@ -323,7 +341,11 @@ int ces_files_maintain(cession_store *store, cession_deadline deadline, cession_
         /* Much has expired: go on soon. */
         atomic_fetch_add_explicit(&self->creates, DUE_CREATES, memory_order_relaxed);
     }
-    return rc == CESSION_E_LIMIT || rc == CESSION_E_TIMEOUT || rc == CESSION_GONE ? CESSION_OK : rc;
+    if (rc == CESSION_OK || rc == CESSION_E_LIMIT || rc == CESSION_E_TIMEOUT ||
+        rc == CESSION_GONE) {
+        return s.failed;
+    }
+    return rc;
 }
 
 bool ces_files_maintenance_due(const cession_store *store)

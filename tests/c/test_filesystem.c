@@ -1058,7 +1058,7 @@ static void fail_each_call(const char *dir, const char *option, operation op, in
             return;
         }
     }
-    CHECK(!"an end of the calls");
+    CHECK_MSG(false, "no end of the calls");
 }
 
 static void test_failing_calls(void)
@@ -1072,6 +1072,75 @@ static void test_failing_calls(void)
         fail_each_call(dir, "sync=data", (operation)op, EIO, false);
         fail_each_call(dir, "mode=0640", (operation)op, EIO, true);
     }
+}
+
+/* The same over a session that cachelib left: whatever fails, a logout that was
+ * acknowledged is one, and nothing is lost before. */
+static void test_failing_calls_over_old_files(void)
+{
+    static const operation operations[] = {LOAD, REPLACE, TOUCH, REMOVE};
+    const char *dir = files_dir("failing-old");
+    for (size_t o = 0; o < 4; o++) {
+        operation op = operations[o];
+        for (unsigned at = 0;; at++) {
+            if (files_exists(dir)) {
+                files_remove_tree(dir);
+            }
+            CHECK(mkdir(dir, 0700) == 0);
+            const char *old = files_legacy_path(dir, o % 2 ? "MD5" : "SHA256", SPAN("k"));
+            files_write(old, "\0\0\0\0old", 7);
+            cession_store *store = files_open(dir, NULL);
+            unsigned fds = files_open_fds() + 1;
+            arm(NULL, at, EIO);
+            int rc = operate(store, op);
+            armed = false;
+            const char *is = files_load(store, "k");
+            if (rc == CESSION_OK) {
+                const char *wanted = op == REPLACE ? "new" : op == REMOVE ? "-" : "old";
+                CHECK_MSG(strcmp(is, wanted) == 0, "operation %d, call %u: %s", op, at, is);
+            } else {
+                CHECK_STATUS(rc, CESSION_E_IO);
+                CHECK_MSG(strcmp(is, "old") == 0 || (op == REPLACE && strcmp(is, "new") == 0) ||
+                              (op == REMOVE && strcmp(is, "-") == 0),
+                          "operation %d, call %u: %s", op, at, is);
+            }
+            CHECK(files_open_fds() <= fds);
+            CHECK_OK(files_remove(store, "k"));
+            CHECK_STR(files_load(store, "k"), "-");
+            CHECK(!files_exists(old));
+            CHECK_INT(files_count(dir, "tmp-"), 0);
+            cession_store_close(store);
+            if (!failed_call) {
+                CHECK(at > 10);
+                break;
+            }
+        }
+    }
+}
+
+/* A file that cannot be read is told of, and keeps no other from being swept. */
+static void test_sweep_past_a_bad_file(void)
+{
+    const char *dir = files_dir("bad-file");
+    cession_store *store = files_open(dir, NULL);
+    for (int i = 0; i < 20; i++) {
+        CHECK_OK(cession_store_create(store, cession_span_str(files_text("k %d", i)), SPAN("v"), 1,
+                                      0, NULL));
+    }
+    sleep_ms(5);
+    cession_error err = CESSION_ERROR_INIT;
+    size_t count = 77;
+    arm("pread", 5, EIO);
+    CHECK_STATUS(cession_store_purge(store, 100, 0, &count, &err), CESSION_E_IO);
+    CHECK(failed_call);
+    armed = false;
+    check_says(&err, "reading");
+    CHECK_INT(count, 77);
+    /* All but that one; or all, if its shard was walked twice. */
+    CHECK(files_count(dir, "") - 1 <= 1);
+    CHECK_OK(cession_store_purge(store, 100, 0, &count, &err));
+    CHECK_INT(files_count(dir, ""), 1);
+    cession_store_close(store);
 }
 
 static void test_rename_fails_as_on_nfs(void)
@@ -1565,6 +1634,8 @@ static const harness_test tests[] = {
     HARNESS_TEST(deleted_directory),
     HARNESS_TEST(descriptor_closed_behind_our_back),
     HARNESS_TEST(failing_calls),
+    HARNESS_TEST(failing_calls_over_old_files),
+    HARNESS_TEST(sweep_past_a_bad_file),
     HARNESS_TEST(rename_fails_as_on_nfs),
     HARNESS_TEST(short_reads_and_writes),
     HARNESS_TEST(without_openat2),
