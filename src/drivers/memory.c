@@ -665,14 +665,6 @@ static void unlock_all(void *context)
     }
 }
 
-static void renew_all(void *context)
-{
-    memory_store *self = context;
-    for (size_t i = 0; i < SHARDS; i++) {
-        pthread_mutex_init(&self->shards[i].mutex, NULL);
-    }
-}
-
 static void memory_close(cession_store *store)
 {
     memory_store *self = self_of(store);
@@ -710,9 +702,11 @@ static int memory_open(const cession_option *options, size_t count, cession_stor
         ces_free(self);
         return rc;
     }
-    renew_all(self);
+    for (size_t i = 0; i < SHARDS; i++) {
+        pthread_mutex_init(&self->shards[i].mutex, NULL);
+    }
     self->hook = (ces_fork_hook){
-        .prepare = lock_all, .parent = unlock_all, .child = renew_all, .context = self};
+        .prepare = lock_all, .parent = unlock_all, .child = unlock_all, .context = self};
     rc = ces_fork_register(&self->hook, err);
     if (rc != CESSION_OK) {
         for (size_t i = 0; i < SHARDS; i++) {

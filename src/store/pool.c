@@ -32,7 +32,7 @@ struct ces_pool {
     ces_fork_hook hook;
 };
 
-static int init_sync(ces_pool *pool)
+static int init_condition(ces_pool *pool)
 {
     pthread_condattr_t attr;
     int rc = pthread_condattr_init(&attr);
@@ -44,6 +44,12 @@ static int init_sync(ces_pool *pool)
         rc = pthread_cond_init(&pool->changed, &attr);
     }
     pthread_condattr_destroy(&attr);
+    return rc;
+}
+
+static int init_sync(ces_pool *pool)
+{
+    int rc = init_condition(pool);
     if (rc != 0) {
         return rc;
     }
@@ -100,13 +106,8 @@ static void fork_parent(void *context)
     pthread_mutex_unlock(&pool->mutex);
 }
 
-static void fork_child(void *context)
+static void child_takes_stock(ces_pool *pool)
 {
-    ces_pool *pool = context;
-    /* The waiters that the condition knows of are threads of the parent. Where
-     * the initialization fails the copies serve as they are. */
-    (void)init_sync(pool);
-    pool->forking = false;
     if (pool->config.close_before_fork) {
         pool->dead = pool->dead || pool->out_count + pool->opening > 0;
         return;
@@ -119,6 +120,18 @@ static void fork_child(void *context)
      * will find in no array and forget. */
     pool->out_count = 0;
     pool->opening = 0;
+}
+
+static void fork_child(void *context)
+{
+    ces_pool *pool = context;
+    /* The waiters that the condition knows of are threads of the parent; it must
+     * not be destroyed, which would wait for them. Where making it anew fails
+     * the copy serves as it is. */
+    (void)init_condition(pool);
+    pool->forking = false;
+    child_takes_stock(pool);
+    pthread_mutex_unlock(&pool->mutex); /* held since prepare, by this thread's original */
 }
 
 int ces_pool_new(const ces_pool_config *config, ces_pool **ret_pool, cession_error *err)
