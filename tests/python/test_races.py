@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask_session import config
+from flask_session import _core, config
+from flask_session.cachelib import CacheLibStore
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.python.apps import script
@@ -292,9 +293,14 @@ def crowd(site: Site, visitor: Visitor, sid: str | None) -> Iterator[set[str | N
 
 
 def test_every_atomic_store_is_here():
-    """A store that promises atomic operations belongs to STORES. (memory is not shared by
-    processes; its C tests race it.)"""
-    assert set(config.BACKENDS) - set(STORES) == {"memory"}
+    """Not here: memory, which processes do not share and which C tests race, and what says itself
+    that it cannot compare and set."""
+    assert set(config.BACKENDS) - set(STORES) == {"memory", "cachelib"}
+    assert not CacheLibStore.capabilities & _core.CAP_ATOMIC
+
+
+def test_these_stores_promise_what_is_raced(site, visitor):
+    assert json.loads(visitor.get("/capabilities").body) & _core.CAP_ATOMIC
 
 
 def test_a_touch_is_due_in_its_variant(site, visitor):

@@ -105,9 +105,9 @@ def make_app(settings: dict[str, Any], stage: int, events: str) -> flask.Flask:
             if not cursor:
                 return flask.jsonify(found)
 
-    @app.get("/stats")
-    def stats() -> Any:
-        return flask.jsonify(app.extensions["flask_session"].stats())
+    @app.get("/capabilities")
+    def capabilities() -> Any:
+        return flask.jsonify(store.capabilities)
 
     # ---- events, one line each, of all variants and processes together
 
