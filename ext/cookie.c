@@ -114,14 +114,15 @@ static int send(cx_interface *self, PyObject *app, PyObject *response, PyObject 
 static PyObject *cookie_text(cx_interface *self, PyObject *app, cx_session *session)
 {
     cession_error err = CESSION_ERROR_INIT;
+    const cession_signer *signer = NULL;
+    /* First what runs Python code, which may give the session another C session. */
+    if (self->use_signer && cx_interface_signer(self, app, &signer) < 0) {
+        return NULL;
+    }
     size_t len;
     const char *sid = cession_session_sid(session->core, &len);
     if (!self->use_signer) {
         return PyUnicode_FromStringAndSize(sid, (Py_ssize_t)len);
-    }
-    const cession_signer *signer;
-    if (cx_interface_signer(self, app, &signer) < 0) {
-        return NULL;
     }
     if (!signer) {
         PyErr_SetString(PyExc_KeyError, "SECRET_KEY must be set when SESSION_USE_SIGNER is True");

@@ -114,6 +114,7 @@ typedef struct cx_store {
     cession_store *bare;  /* inside it: may be called without the GIL; NULL for Python stores */
     const char *name;     /* of the driver; static */
     PyObject *adapter;    /* of a wrapped store, or NULL; borrowed from the chain, which owns it */
+    Py_ssize_t users;     /* flows over it and operations under way; then it is not closed */
     struct cx_maintainer *maintainer;
 } cx_store;
 
@@ -203,6 +204,7 @@ typedef struct cx_session {
     cession_session *core; /* NULL for a session made by hand */
     cx_flow *flow;         /* of core */
     PyObject *sid;         /* str, None, or NULL: ask core */
+    PyObject *stored_sid;  /* str: the id before a regenerate() that is not saved, or NULL */
     PyObject *failure;     /* the exception of a failed load, raised again on every use */
     PyObject *waiters;     /* lock on which other threads wait for core, or NULL */
     PyObject *weakrefs;
@@ -214,6 +216,7 @@ typedef struct cx_session {
     bool old_signature;
     bool degraded;    /* the store failed and SESSION_ON_STORE_ERROR is "empty" */
     bool save_failed; /* nothing more is stored and no cookie is set */
+    bool lost;        /* the store holds it no longer: no cookie for it */
 } cx_session;
 
 int cx_session_add(PyObject *module, cx_state *state);

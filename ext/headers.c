@@ -245,7 +245,11 @@ static int make_template(cx_interface *self, PyObject **now, bool expires)
 {
     cx_state *state = self->state;
     cx_cookie_template *t = &self->cookie_template[expires];
-    PyObject *path = PyObject_IsTrue(now[2]) == 1 ? now[2] : now[7];
+    int has_path = PyObject_IsTrue(now[2]);
+    if (has_path < 0) {
+        return -1;
+    }
+    PyObject *path = has_path ? now[2] : now[7];
     PyObject *kwargs = Py_BuildValue("{sOsOsOsOsO}", "domain", now[1], "path", path, "secure",
                                      now[3], "httponly", now[4], "samesite", now[5]);
     int result = -1;
@@ -350,7 +354,9 @@ int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response,
     char date[40];
     size_t date_len = 0;
     bool expires = expires_in_us >= 0;
+    /* A configuration that answers in its own way is asked as Flask's getters ask it. */
     if (self->overrides.getters || !state->dump_cookie || !PyDict_Check(config) ||
+        Py_TYPE(config)->tp_as_mapping->mp_subscript != PyDict_Type.tp_as_mapping->mp_subscript ||
         !PyUnicode_IS_ASCII(text)) {
         return 0;
     }

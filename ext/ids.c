@@ -143,6 +143,10 @@ int cx_seconds_to_ms(PyObject *seconds, int64_t *ret_ms)
     return 0;
 }
 
+/* A timedelta reaches further than 64 bits of microseconds: what is longer than this many
+ * days (10,000 years) counts as this many; the store then says what it takes. */
+#define CX_DAYS_MAX 3652500
+
 int cx_timedelta_to_us(cx_state *state, PyObject *delta, int64_t *ret_us)
 {
     if (!PyObject_TypeCheck(delta, (PyTypeObject *)state->timedelta_type)) {
@@ -163,6 +167,14 @@ int cx_timedelta_to_us(cx_state *state, PyObject *delta, int64_t *ret_us)
             return -1;
         }
     }
+    /* seconds and microseconds: a subclass may say anything */
+    if (parts[1] < 0 || parts[1] >= 86400 || parts[2] < 0 || parts[2] >= 1000000) {
+        PyErr_SetString(PyExc_ValueError, "this timedelta is not normalized");
+        return -1;
+    }
+    parts[0] = parts[0] > CX_DAYS_MAX    ? CX_DAYS_MAX
+               : parts[0] < -CX_DAYS_MAX ? -CX_DAYS_MAX
+                                         : parts[0];
     *ret_us = (parts[0] * 86400 + parts[1]) * 1000000 + parts[2];
     return 0;
 }

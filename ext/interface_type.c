@@ -135,6 +135,7 @@ void cx_flow_unref(cx_flow *flow)
     if (flow && --flow->refs == 0) {
         cession_flow_free(flow->flow);
         cx_flow_codec_release(&flow->codec);
+        flow->store->users--;
         Py_DECREF(flow->store);
         PyMem_Free(flow);
     }
@@ -153,6 +154,7 @@ static int make_flow(cx_interface *self, const cx_flow_codec *codec)
     made->refs = 1;
     made->codec = *codec;
     made->store = (cx_store *)Py_NewRef((PyObject *)self->store);
+    made->store->users++;
     cession_flow_config config = {
         .store = self->store->store,
         .codec = &made->codec.base,
@@ -453,9 +455,11 @@ static PyObject *interface_encode(cx_interface *self, PyObject *session)
         return NULL;
     }
     cession_buf_init(&out, CESSION_VALUE_MAX);
-    if (cx_flow_encode(&self->flow->codec, session, self->strict_types, &out) == 0) {
+    cx_flow *flow = cx_flow_ref(self->flow); /* the serializer may be replaced meanwhile */
+    if (cx_flow_encode(&flow->codec, session, self->strict_types, &out) == 0) {
         made = PyBytes_FromStringAndSize((const char *)out.data, (Py_ssize_t)out.len);
     }
+    cx_flow_unref(flow);
     cession_buf_release(&out);
     return made;
 }
@@ -468,10 +472,12 @@ static PyObject *interface_decode(cx_interface *self, PyObject *value)
         return NULL;
     }
     PyObject *made = PyDict_New();
-    int result = made ? cx_flow_decode(&self->flow->codec,
-                                       cession_span_of(buffer.buf, (size_t)buffer.len), made,
-                                       &canonical)
-                      : -1;
+    cx_flow *flow = cx_flow_ref(self->flow);
+    int result = made
+                     ? cx_flow_decode(&flow->codec, cession_span_of(buffer.buf, (size_t)buffer.len),
+                                      made, &canonical)
+                     : -1;
+    cx_flow_unref(flow);
     PyBuffer_Release(&buffer);
     if (result == 0) {
         PyErr_SetString(PyExc_ValueError, "these bytes are no session");

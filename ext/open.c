@@ -150,7 +150,8 @@ static PyObject *cookie_value(cx_interface *self, PyObject *app, PyObject *reque
     return value;
 }
 
-/* Judge the cookie: signature first, then syntax. 0, or -1 with an exception. */
+/* Judge the cookie: signature first, then syntax. 0, or -1 with an exception; in->text is the
+ * caller's to release either way. */
 static int read_incoming(cx_interface *self, PyObject *app, PyObject *request, incoming *in)
 {
     cession_error err = CESSION_ERROR_INIT;
@@ -252,6 +253,10 @@ static cx_session *make_object(cx_interface *self)
         if (made && !cx_session_check(self->state, made)) {
             PyErr_SetString(PyExc_TypeError, "session_class() did not give a session");
             Py_CLEAR(made);
+        } else if (made && ((cx_session *)made)->core) {
+            /* Another request's, perhaps another visitor's. */
+            PyErr_SetString(PyExc_TypeError, "session_class() gave a session that is in use");
+            Py_CLEAR(made);
         }
         return (cx_session *)made;
     }
@@ -262,28 +267,31 @@ static cx_session *make_object(cx_interface *self)
 PyObject *cx_open_session(cx_interface *self, PyObject *app, PyObject *request)
 {
     cession_error err = CESSION_ERROR_INIT;
-    incoming in;
+    incoming in = {0};
     cx_session *session = NULL;
     cession_session *core;
     if (cx_interface_overrides(self) < 0 || read_incoming(self, app, request, &in) < 0) {
+        Py_XDECREF(in.text);
         return NULL;
     }
-    int status = cession_session_open(self->flow->flow, in.sid, &core, &err);
+    /* _generate_sid and the session class may put another flow into the interface. */
+    cx_flow *flow = cx_flow_ref(self->flow);
+    int status = cession_session_open(flow->flow, in.sid, &core, &err);
     if (status < 0) {
         cx_raise(self->state, status, &err);
+        cx_flow_unref(flow);
         Py_XDECREF(in.text);
         return NULL;
     }
     session = make_object(self);
     if (!session) {
         cession_session_free(core);
+        cx_flow_unref(flow);
         Py_XDECREF(in.text);
         return NULL;
     }
-    cession_session_free(session->core); /* only a class that returns an old object has one */
     session->core = core;
-    cx_flow_unref(session->flow);
-    session->flow = cx_flow_ref(self->flow);
+    session->flow = flow;
     session->load_state = CX_UNLOADED;
     session->old_signature = in.old_signature;
     Py_CLEAR(session->sid);
@@ -323,14 +331,21 @@ int cx_session_reopen(cx_session *self)
     }
     size_t len;
     const char *sid = cession_session_sid(self->core, &len);
-    cx_flow *flow = self->interface->flow;
+    if (self->stored_sid) { /* a new id that is not saved goes like any unsaved change */
+        sid = PyUnicode_DATA(self->stored_sid);
+        len = (size_t)PyUnicode_GET_LENGTH(self->stored_sid);
+    }
+    cx_flow *flow = cx_flow_ref(self->interface->flow ? self->interface->flow : self->flow);
     int status = cession_session_open(flow->flow, cession_span_of(sid, len), &core, &err);
     if (status == CESSION_OK) {
         cession_session_free(self->core);
         self->core = core;
-        cx_flow_ref(flow);
-        cx_flow_unref(self->flow);
+        cx_flow *before = self->flow;
         self->flow = flow;
+        flow = before;
+        Py_CLEAR(self->stored_sid);
+        Py_CLEAR(self->sid);
+        self->lost = false;
         self->load_state = CX_UNLOADED;
         self->modified = false;
         self->degraded = false;
@@ -343,5 +358,6 @@ int cx_session_reopen(cx_session *self)
         cx_raise(self->state, status, &err);
     }
     cx_core_leave(self);
+    cx_flow_unref(flow);
     return status == CESSION_OK ? 0 : -1;
 }

@@ -24,19 +24,16 @@ static int ask(cx_interface *self, PyObject *method, PyObject *app, cx_session *
     return truth;
 }
 
-static int fill(cx_interface *self, PyObject *app, cx_session *session, cession_buf *mine,
-                cession_commit *in)
+/* What others say. The C session is not owned: an override may use the session. */
+static int fill_rules(cx_interface *self, PyObject *app, cx_session *session, cession_commit *in)
 {
-    memset(in, 0, sizeof *in);
-    int permanent = cx_session_permanent(session);
     int64_t lifetime_us;
-    if (permanent < 0 || cx_lifetime_us(self->state, app, &lifetime_us) < 0 ||
+    if (cx_lifetime_us(self->state, app, &lifetime_us) < 0 ||
         config_flag(self->state, app, "SESSION_REFRESH_EACH_REQUEST", &in->refresh) < 0) {
         return -1;
     }
     in->lifetime_ms = (lifetime_us + 999) / 1000;
-    in->empty = cx_session_empty(session);
-    if (self->overrides.should_set_storage && !in->empty) {
+    if (self->overrides.should_set_storage && !cx_session_empty(session)) {
         int wanted = ask(self, self->state->s.should_set_storage, app, session);
         if (wanted < 0) {
             return -1;
@@ -44,6 +41,20 @@ static int fill(cx_interface *self, PyObject *app, cx_session *session, cession_
         in->never_store = wanted == 0;
         in->force_store = wanted == 1;
     }
+    return 0;
+}
+
+/* What the session holds. The C session is owned from here to the end of the commit: who
+ * waits for another thread's commit must not encode before that and write old content
+ * over newer. */
+static int fill_content(cx_interface *self, cx_session *session, cession_buf *mine,
+                        cession_commit *in)
+{
+    int permanent = cx_session_permanent(session);
+    if (permanent < 0) {
+        return -1;
+    }
+    in->empty = cx_session_empty(session);
     if (cx_flow_encode(&session->flow->codec, (PyObject *)session, self->strict_types, mine) < 0) {
         return -1;
     }
@@ -62,8 +73,11 @@ static int fill(cx_interface *self, PyObject *app, cx_session *session, cession_
 static int announce(cx_interface *self, PyObject *app, cx_session *session,
                     const cession_outcome *out)
 {
+    char sid[CESSION_SID_MAX + 1];
     size_t len;
-    const char *sid = cession_session_sid(session->core, &len);
+    /* A copy: a receiver may reload the session, which frees this one. */
+    const char *current = cession_session_sid(session->core, &len);
+    memcpy(sid, current, len + 1);
     bool ok = out->status == CESSION_OK && !out->lost;
     if (out->conflicts) {
         PyObject *info = Py_BuildValue("{sI}", "keys", out->conflicts);
@@ -99,42 +113,69 @@ static int announce(cx_interface *self, PyObject *app, cx_session *session,
     return 0;
 }
 
-/* Encode and commit. On failure an exception is set and nothing may be sent. */
-static int commit(cx_interface *self, PyObject *app, cx_session *session, cession_outcome *out)
-{
-    cession_error err = CESSION_ERROR_INIT;
-    cession_commit in;
-    cession_buf mine;
-    cession_buf_init(&mine, CESSION_VALUE_MAX);
-    if (fill(self, app, session, &mine, &in) < 0 || cx_core_enter(session) < 0) {
-        cession_buf_release(&mine);
-        return -1;
-    }
-    int status = cession_session_commit(session->core, &in, out, &err);
-    cx_core_leave(session);
-    cession_buf_release(&mine);
-    if (status < 0) {
-        cx_raise(self->state, status, &err);
-        return -1;
-    }
-    Py_CLEAR(session->sid); /* a collision may have given another one */
-    session->was_permanent = in.permanent;
-    session->modified = false;
-    if (out->cookie == CESSION_COOKIE_SET) {
-        session->old_signature = false;
-    }
-    cx_store_maintain_soon(self->store);
-    return announce(self, app, session, out);
-}
-
 /* One word for the cookie out of this commit and those before it in the request. */
 static void remember_cookie(cx_session *session, const cession_outcome *out)
 {
     if (out->lost || out->status == CESSION_GONE) {
+        session->lost = true;
         session->pending_cookie = CESSION_COOKIE_NONE;
     } else if (out->cookie != CESSION_COOKIE_NONE) {
         session->pending_cookie = (uint8_t)out->cookie;
     }
+}
+
+/* Take the C session with the content loaded. */
+static int own_loaded(cx_session *session)
+{
+    for (;;) {
+        if (cx_session_ensure(session) < 0 || cx_core_enter(session) < 0) {
+            return -1;
+        }
+        if (session->load_state == CX_LOADED) {
+            return 0;
+        }
+        cx_core_leave(session); /* somebody called reload() while we waited */
+    }
+}
+
+/* Encode and commit. On failure an exception is set and nothing may be sent. */
+static int commit(cx_interface *self, PyObject *app, cx_session *session, cession_outcome *out)
+{
+    cession_error err = CESSION_ERROR_INIT;
+    cession_commit in = {0};
+    cession_buf mine;
+    if (fill_rules(self, app, session, &in) < 0 || own_loaded(session) < 0) {
+        return -1;
+    }
+    cession_buf_init(&mine, CESSION_VALUE_MAX);
+    int status = CESSION_OK;
+    int filled = fill_content(self, session, &mine, &in);
+    if (filled == 0) {
+        status = cession_session_commit(session->core, &in, out, &err);
+    }
+    if (filled == 0 && status == CESSION_OK) {
+        Py_CLEAR(session->sid); /* a collision may have given another one */
+        if (!in.never_store) {
+            Py_CLEAR(session->stored_sid);
+        }
+        session->was_permanent = in.permanent;
+        session->modified = false;
+        if (out->cookie == CESSION_COOKIE_SET) {
+            session->old_signature = false;
+        }
+        remember_cookie(session, out);
+    }
+    cx_core_leave(session);
+    cession_buf_release(&mine);
+    if (filled < 0) {
+        return -1;
+    }
+    if (status < 0) {
+        cx_raise(self->state, status, &err);
+        return -1;
+    }
+    cx_store_maintain_soon(session->flow->store);
+    return 0;
 }
 
 /* ---- failure ------------------------------------------------------------------------------ */
@@ -214,8 +255,7 @@ int cx_session_commit_now(cx_session *self)
         return explicit_failed(self->interface, self);
     }
     self->save_failed = false;
-    remember_cookie(self, &out);
-    return 0;
+    return announce(self->interface, self->app, self, &out);
 }
 
 /* The session read as empty because the store was down: nothing is saved. */
@@ -233,10 +273,10 @@ static int drop_degraded(cx_interface *self, PyObject *app, cx_session *session)
 static int send_cookie(cx_interface *self, PyObject *app, cx_session *session, PyObject *response,
                        const cession_outcome *out)
 {
-    remember_cookie(session, out);
     cession_cookie cookie = (cession_cookie)session->pending_cookie;
-    if (self->overrides.should_set_cookie && cookie != CESSION_COOKIE_DELETE && !out->lost &&
-        out->status == CESSION_OK && !cx_session_empty(session)) {
+    if (self->overrides.should_set_cookie && cookie != CESSION_COOKIE_DELETE && !session->lost &&
+        !cession_session_is_retired(session->core) && out->status == CESSION_OK &&
+        !cx_session_empty(session)) {
         int wanted = ask(self, self->state->s.should_set_cookie, app, session);
         if (wanted < 0) {
             return -1;
@@ -279,6 +319,11 @@ int cx_save_session(cx_interface *self, PyObject *app, cx_session *session, PyOb
     bool was_modified = session->modified;
     if (commit(self, app, session, &out) < 0) {
         return save_failed(self, app, session, response);
+    }
+    /* A receiver that fails ends the request, not the session: the cookie stays due, and
+     * Flask saves once more, into the response that tells of the error. */
+    if (announce(self, app, session, &out) < 0) {
+        return -1;
     }
     if (self->overrides.should_set_cookie) {
         session->modified = was_modified; /* what the override looks at */

@@ -287,7 +287,13 @@ int cx_session_permanent(cx_session *self)
     if (!value) {
         return PyErr_Occurred() ? -1 : 0;
     }
-    return value == Py_True ? 1 : value == Py_False ? 0 : PyObject_IsTrue(value);
+    if (value == Py_True || value == Py_False) {
+        return value == Py_True;
+    }
+    Py_INCREF(value); /* its own __bool__ may take it out of the session */
+    int truth = PyObject_IsTrue(value);
+    Py_DECREF(value);
+    return truth;
 }
 
 /* ---- dict slots -------------------------------------------------------------------- */
@@ -569,7 +575,21 @@ static PyObject *session_regenerate(PyObject *self, PyObject *Py_UNUSED(ignored)
     if (cx_core_enter(session) < 0) {
         return NULL;
     }
-    int status = cession_session_regenerate(session->core, &err);
+    PyObject *before = NULL;
+    int status = CESSION_E_NOMEM;
+    if (!session->stored_sid && !cession_session_is_new(session->core)) {
+        size_t len;
+        const char *sid = cession_session_sid(session->core, &len);
+        before = PyUnicode_FromStringAndSize(sid, (Py_ssize_t)len);
+    }
+    if (!PyErr_Occurred()) {
+        status = cession_session_regenerate(session->core, &err);
+    }
+    if (status == CESSION_OK && before) {
+        Py_XSETREF(session->stored_sid, before);
+    } else {
+        Py_XDECREF(before);
+    }
     cx_core_leave(session);
     if (status < 0) {
         return cx_raise(session->state, status, &err);
@@ -810,6 +830,7 @@ static void session_dealloc(PyObject *self)
     Py_CLEAR(session->failure);
     Py_CLEAR(session->waiters);
     Py_CLEAR(session->sid);
+    Py_CLEAR(session->stored_sid);
     PyDict_Type.tp_dealloc(self);
     Py_DECREF(type); /* dict's dealloc frees the memory and knows nothing of heap types */
 }

@@ -133,6 +133,16 @@ static int store_usable(cx_store *self)
     return 0;
 }
 
+/* What flows and operations under way point to must stay where it is. */
+static int store_unused(cx_store *self)
+{
+    if (self->users > 0) {
+        PyErr_SetString(PyExc_RuntimeError, "a session interface or an operation uses this store");
+        return -1;
+    }
+    return 0;
+}
+
 static PyObject *store_prefixed(cx_store *self, PyObject *arg)
 {
     cession_error err = CESSION_ERROR_INIT;
@@ -140,7 +150,7 @@ static PyObject *store_prefixed(cx_store *self, PyObject *arg)
     Py_ssize_t len;
     cx_state *state = state_of((PyObject *)self);
     const char *prefix = PyUnicode_AsUTF8AndSize(arg, &len);
-    if (!state || !prefix || store_usable(self) < 0) {
+    if (!state || !prefix || store_usable(self) < 0 || store_unused(self) < 0) {
         return NULL;
     }
     PyTypeObject *type = Py_TYPE(self);
@@ -179,6 +189,9 @@ static void store_shut(cx_store *self)
 
 static PyObject *store_close(cx_store *self, PyObject *Py_UNUSED(ignored))
 {
+    if (store_unused(self) < 0) {
+        return NULL;
+    }
     store_shut(self);
     Py_RETURN_NONE;
 }
@@ -220,8 +233,10 @@ static PyObject *store_load(cx_store *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     cession_stored_init(&stored);
+    self->users++;
     int status = cession_store_load(self->store, cession_span_of(key, (size_t)key_len), deadline,
                                     &stored, &err);
+    self->users--;
     if (status == CESSION_OK) {
         result = stored_tuple(&stored);
     } else if (status == CESSION_NOT_FOUND) {
@@ -247,9 +262,11 @@ static PyObject *store_create(cx_store *self, PyObject *args, PyObject *kwargs)
         timeout_deadline(timeout, &deadline) < 0 || store_usable(self) < 0) {
         return NULL;
     }
+    self->users++;
     int status = cession_store_create(self->store, cession_span_of(key, (size_t)key_len),
                                       cession_span_of(value, (size_t)value_len), ttl_ms, deadline,
                                       &err);
+    self->users--;
     if (status < 0) {
         return cx_raise(state_of((PyObject *)self), status, &err);
     }
@@ -275,9 +292,11 @@ static PyObject *store_replace(cx_store *self, PyObject *args, PyObject *kwargs)
     cession_expected expected = {cession_span_of(old, (size_t)old_len),
                                  cession_span_of(version, (size_t)version_len)};
     cession_stored_init(&current);
+    self->users++;
     int status = cession_store_replace(self->store, cession_span_of(key, (size_t)key_len),
                                        &expected, cession_span_of(value, (size_t)value_len), ttl_ms,
                                        deadline, &current, &err);
+    self->users--;
     if (status == CESSION_CONFLICT) {
         result = stored_tuple(&current);
     } else if (status < 0) {
@@ -305,8 +324,10 @@ static PyObject *store_touch(cx_store *self, PyObject *args, PyObject *kwargs)
     }
     cession_expected expected = {cession_span_of(old, (size_t)old_len),
                                  cession_span_of(version, (size_t)version_len)};
+    self->users++;
     int status = cession_store_touch(self->store, cession_span_of(key, (size_t)key_len), &expected,
                                      ttl_ms, deadline, &err);
+    self->users--;
     return status < 0 ? cx_raise(state_of((PyObject *)self), status, &err)
                       : PyLong_FromLong(status);
 }
@@ -324,8 +345,10 @@ static PyObject *store_remove(cx_store *self, PyObject *args, PyObject *kwargs)
         timeout_deadline(timeout, &deadline) < 0 || store_usable(self) < 0) {
         return NULL;
     }
+    self->users++;
     int status = cession_store_remove(self->store, cession_span_of(key, (size_t)key_len), deadline,
                                       &err);
+    self->users--;
     if (status < 0) {
         return cx_raise(state_of((PyObject *)self), status, &err);
     }
@@ -348,7 +371,9 @@ static PyObject *store_purge(cx_store *self, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_ValueError, "limit must be above zero");
         return NULL;
     }
+    self->users++;
     int status = cession_store_purge(self->store, (size_t)limit, deadline, &count, &err);
+    self->users--;
     return status < 0 ? cx_raise(state_of((PyObject *)self), status, &err)
                       : PyLong_FromSize_t(count);
 }
@@ -363,7 +388,9 @@ static PyObject *store_maintain(cx_store *self, PyObject *args, PyObject *kwargs
         timeout_deadline(timeout, &deadline) < 0 || store_usable(self) < 0) {
         return NULL;
     }
+    self->users++;
     int status = cession_store_maintain(self->store, deadline, &err);
+    self->users--;
     if (status < 0) {
         return cx_raise(state_of((PyObject *)self), status, &err);
     }
@@ -405,8 +432,10 @@ static PyObject *store_scan(cx_store *self, PyObject *args, PyObject *kwargs)
     cession_buf_init(&at, CESSION_KEY_MAX * 2);
     int status = cession_buf_set(&at, cursor, (size_t)cursor_len);
     if (status == CESSION_OK) {
+        self->users++;
         status = cession_store_scan(self->store, &at, (size_t)batch, deadline, append_row, rows,
                                     &err);
+        self->users--;
     }
     if (status == CESSION_OK) {
         result = Py_BuildValue("(y#O)", at.data ? (const char *)at.data : "", (Py_ssize_t)at.len,
@@ -492,7 +521,9 @@ static PyMethodDef store_methods[] = {
     {"prefixed", (PyCFunction)store_prefixed, METH_O,
      "prefixed(prefix) -> Store\n\nThe same store with prefix before every key; takes this one "
      "over, which is closed from then on."},
-    {"close", (PyCFunction)store_close, METH_NOARGS, "close()\n\nFree everything; idempotent."},
+    {"close", (PyCFunction)store_close, METH_NOARGS,
+     "close()\n\nFree everything; idempotent. "
+     "RuntimeError while a session interface or an operation uses the store."},
     {"load", WITH_KEYWORDS(store_load), METH_VARARGS | METH_KEYWORDS,
      "load(key, timeout=2.0) -> (value, version, expires_at_ms | None) | None"},
     {"create", WITH_KEYWORDS(store_create), METH_VARARGS | METH_KEYWORDS,
