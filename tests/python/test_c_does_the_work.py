@@ -186,40 +186,44 @@ def kind(request):
 
 @pytest.fixture(
     params=[
-        {},
-        {"SESSION_USE_SIGNER": True},
-        {"SESSION_SERIALIZATION_FORMAT": "json"},
-        {"SESSION_PERMANENT": False, "SESSION_REFRESH_EACH_REQUEST": False},
+        (run_here, {}),
+        (run_in_a_thread, {}),
+        (run_here, {"SESSION_USE_SIGNER": True}),
+        (run_here, {"SESSION_SERIALIZATION_FORMAT": "json"}),
+        (run_here, {"SESSION_PERMANENT": False, "SESSION_REFRESH_EACH_REQUEST": False}),
     ],
-    ids=["plain", "signed", "json", "not permanent"],
+    ids=["plain", "thread", "signed", "json", "not permanent"],
 )
-def site(request, tmp_path, run, kind):
-    return Site(tmp_path, run, SESSION_TYPE=kind, **request.param)
+def site(request, tmp_path, kind):
+    run, settings = request.param
+    return Site(tmp_path, run, SESSION_TYPE=kind, **settings)
 
 
 # ---- nothing of ours runs -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/untouched", "/get", "/template"])
-def test_request_that_writes_nothing(site, path):
-    for client in (site.browser(), site.app.test_client()):
-        profile, cookies = site.profile(client, path)
-        assert profile.package == {}
-        assert cookies == []
+def test_request_that_writes_nothing(site):
+    for path in ("/untouched", "/get", "/template"):
+        for client in (site.browser(), site.app.test_client()):
+            profile, cookies = site.profile(client, path)
+            assert profile.package == {}, path
+            assert cookies == []
 
 
-@pytest.mark.parametrize("path", ["/set/bob", "/nested", "/save", "/permanent"])
-def test_change(site, path):
+def test_change(site):
     client = site.browser()
-    profile, _ = site.profile(client, path)
-    assert profile.package == {}
+    for path in ("/set/bob", "/nested", "/save", "/permanent"):
+        before = site.store.counts()["replace"]
+        profile, _ = site.profile(client, path)
+        assert profile.package == {}, path
+        assert site.store.counts()["replace"] == before + 1
 
 
-@pytest.mark.parametrize("path", ["/set/ann", "/login/ann"])
-def test_new_session(site, path):
-    profile, cookies = site.profile(site.app.test_client(), path)
-    assert profile.package == {}
-    assert len(cookies) == 1
+def test_new_session(site):
+    for path in ("/set/ann", "/login/ann"):
+        profile, cookies = site.profile(site.app.test_client(), path)
+        assert profile.package == {}, path
+        assert len(cookies) == 1
 
 
 def test_login_of_a_known_visitor(site):
@@ -228,12 +232,12 @@ def test_login_of_a_known_visitor(site):
     assert len(cookies) == 1
 
 
-@pytest.mark.parametrize("path", ["/clear", "/pop"])
-def test_logout(site, path):
-    profile, cookies = site.profile(site.browser(), path)
-    assert profile.package == {}
-    assert len(cookies) == 1
-    assert "Expires=Thu, 01 Jan 1970" in cookies[0]
+def test_logout(site):
+    for path in ("/clear", "/pop"):
+        profile, cookies = site.profile(site.browser(), path)
+        assert profile.package == {}, path
+        assert len(cookies) == 1
+        assert "Expires=Thu, 01 Jan 1970" in cookies[0]
 
 
 def test_touch_that_is_due(tmp_path, run, kind):
