@@ -791,6 +791,31 @@ static void test_deleted_directory(void)
     cession_store_close(other);
 }
 
+static void set_time(const char *path)
+{
+    const struct timespec times[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
+    CHECK(utimensat(AT_FDCWD, path, times, 0) == 0);
+}
+
+/* Another directory under the same name, and not even its time tells. */
+static void test_exchanged_directory(void)
+{
+    const char *dir = files_dir("exchanged");
+    cession_store *store = files_open(dir, NULL);
+    CHECK_OK(files_create(store, "k", "v"));
+    set_time(dir);
+    CHECK_STR(files_load(store, "missing"), "-");
+    CHECK(rename(dir, files_text("%s-old", dir)) == 0);
+    cession_store *other = files_open(dir, NULL);
+    CHECK_OK(files_create(other, "missing", "x"));
+    set_time(dir);
+    CHECK_STR(files_load(store, "missing"), "x");
+    CHECK_OK(files_replace(store, "missing", "x", "y"));
+    CHECK_STATUS(files_touch(store, "k", "v", HOUR), CESSION_GONE);
+    cession_store_close(store);
+    cession_store_close(other);
+}
+
 /* Programs that become daemons close every descriptor; the number may then mean
  * another directory. */
 static int after_close_all(void *context)
@@ -1632,6 +1657,7 @@ static const harness_test tests[] = {
     HARNESS_TEST(hostile_unprivileged),
     HARNESS_TEST(foreign_owner),
     HARNESS_TEST(deleted_directory),
+    HARNESS_TEST(exchanged_directory),
     HARNESS_TEST(descriptor_closed_behind_our_back),
     HARNESS_TEST(failing_calls),
     HARNESS_TEST(failing_calls_over_old_files),
