@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from . import _core
 from .base import ServerSideSessionInterface
@@ -15,7 +15,7 @@ class UnavailableSessionInterface(ServerSideSessionInterface):
     #: The SESSION_TYPE.
     kind: str
 
-    def __init__(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise _core.SessionConfigError(
             f"{type(self).__name__}: SESSION_TYPE {self.kind!r} is not available in this version"
             f" of cession, which has {TYPES}"

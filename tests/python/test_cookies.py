@@ -69,7 +69,7 @@ SETTINGS = [
     ),
     ({"SESSION_COOKIE_DOMAIN": "example.org"}, ["Domain=example.org", "HttpOnly", "Path=/"]),
     ({"SESSION_COOKIE_PATH": "/in"}, ["HttpOnly", "Path=/in"]),
-    ({"APPLICATION_ROOT": "/root"}, ["HttpOnly", "Path=/root"]),
+    ({"APPLICATION_ROOT": "/site"}, ["HttpOnly", "Path=/site"]),
     ({"SESSION_COOKIE_NAME": "visit"}, ["HttpOnly", "Path=/"]),
     ({"SESSION_COOKIE_PARTITIONED": True}, ["Secure", "HttpOnly", "Path=/", "Partitioned"]),
     (
@@ -148,12 +148,12 @@ def test_prefixes_are_checked_at_init(settings, wrong):
 def test_host_prefix_under_an_application_root():
     with pytest.raises(SessionConfigError, match="SESSION_COOKIE_PATH"):
         make_app(
-            SESSION_COOKIE_NAME="__Host-s", SESSION_COOKIE_SECURE=True, APPLICATION_ROOT="/root"
+            SESSION_COOKIE_NAME="__Host-s", SESSION_COOKIE_SECURE=True, APPLICATION_ROOT="/site"
         )
     make_app(
         SESSION_COOKIE_NAME="__Host-s",
         SESSION_COOKIE_SECURE=True,
-        APPLICATION_ROOT="/root",
+        APPLICATION_ROOT="/site",
         SESSION_COOKIE_PATH="/",
     )
 

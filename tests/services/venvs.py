@@ -28,6 +28,7 @@ VENVS = {
     "flask312": "flask312.txt",
     "gevent": "gevent.txt",  # gunicorn's gevent workers, redis-py
     "uwsgi": "uwsgi.txt",
+    "pyright": "pyright.txt",  # the type checker
 }
 
 
