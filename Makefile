@@ -11,6 +11,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 # The virtualenv's tools come first: the system's meson may be too old.
 IN_VENV := PATH="$(BIN):$$PATH"
 PYTEST := $(IN_VENV) $(BIN)/python -m pytest
+PARALLEL := -n $(shell nproc) --dist worksteal
 WHEEL := --no-build-isolation --no-deps --no-index --quiet --config-settings=setup-args=--werror
 
 # Directories are in the list so that a removed file counts as a change.
@@ -75,11 +76,11 @@ run: deps ## leave the example serving on PORT (8000) for a browser
 test: deps ## everything: checks, C and Python tests, sanitizers, real servers (under 15 minutes)
 	@$(MAKE) --no-print-directory check-floors check-format check-lint check-types check-c asan
 	@echo "== Python tests, with servers and processes"
-	@$(PYTEST)
+	@$(PYTEST) $(PARALLEL)
 
 test-long: test ## full counts, every CPython and Flask, 15 minutes of fuzzing
 	@echo "== Python tests, full counts"
-	@CESSION_LONG=1 $(PYTEST)
+	@CESSION_LONG=1 $(PYTEST) $(PARALLEL) --timeout 3600
 	@echo "== CPython and Flask versions"
 	@$(IN_VENV) $(BIN)/python tools/matrix.py
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=900
@@ -128,7 +129,7 @@ check-c: deps build/c/build.ninja
 
 check-python: deps
 	@echo "== Python tests without servers"
-	@$(PYTEST) -q -m "not server and not process and not slow"
+	@$(PYTEST) $(PARALLEL) -q -m "not server and not process and not slow"
 
 # ---- sanitizers -------------------------------------------------------------------------------
 
@@ -154,7 +155,7 @@ build/asan-site/.stamp: $(VENV)/.stamp-requirements $(SOURCES)
 asan-python: deps build/asan-site/.stamp
 	@echo "== Python tests under $(SANITIZE)"
 	@$(ASAN_PY) $(BIN)/python -c 'import flask_session as f; assert "/build/asan-site/" in f.__file__'
-	@$(ASAN_PY) $(PYTEST) -q -p no:cacheprovider -m "not slow"
+	@$(ASAN_PY) $(PYTEST) $(PARALLEL) -q -p no:cacheprovider -m "not slow"
 
 # ---- the rest ---------------------------------------------------------------------------------
 

@@ -858,8 +858,20 @@ static int fail_with;
 static const char *fail_only; /* NULL: any call */
 static bool failed_call;
 
+/* Called once, just before the next call of that name: what another process does
+ * in between. */
+static void (*meanwhile)(void);
+static const char *meanwhile_at;
+
 static bool must_fail(const char *name)
 {
+    size_t len = meanwhile != NULL ? strlen(meanwhile_at) : 0;
+    if (meanwhile != NULL && strncmp(meanwhile_at, name, len) == 0 &&
+        (name[len] == '\0' || strcmp(name + len, "64") == 0)) {
+        void (*act)(void) = meanwhile;
+        meanwhile = NULL;
+        act();
+    }
     /* "pread" means pread64, too. */
     if (!armed || (fail_only != NULL && strncmp(fail_only, name, strlen(fail_only)) != 0)) {
         return false;
@@ -1209,6 +1221,97 @@ static void test_short_reads_and_writes(void)
     armed = false;
     CHECK_STR(files_load(store, "k"), "old");
     CHECK(files_expiry(store, "k") >= before + 5 * HOUR);
+    cession_store_close(store);
+}
+
+/* ---- what happens in between ------------------------------------------------------- */
+
+static const char *shared_path; /* of the file that is changed behind the store's back */
+static uint8_t good_file[200];
+static size_t good_len;
+
+static void put_good_file(void)
+{
+    const char *aside = files_text("%s-aside", shared_path);
+    files_write(aside, good_file, good_len);
+    CHECK(rename(aside, shared_path) == 0);
+}
+
+static void mend_expiry(void)
+{
+    int fd = open(shared_path, O_WRONLY);
+    CHECK(pwrite(fd, good_file + CES_FILE_EXPIRY_AT, CES_FILE_EXPIRY_LEN, CES_FILE_EXPIRY_AT) ==
+          CES_FILE_EXPIRY_LEN);
+    close(fd);
+}
+
+static void remember_good_file(const char *dir)
+{
+    shared_path = files_path_of(dir, SPAN("k"));
+    ssize_t len = files_read(shared_path, good_file, sizeof good_file);
+    CHECK(len > 0);
+    good_len = (size_t)len;
+}
+
+/* A sweep found the session expired; it is made anew before the sweep has its lock. */
+static void test_renewed_before_it_is_swept(void)
+{
+    const char *dir = files_dir("renewed");
+    cession_store *store = files_open(dir, NULL);
+    CHECK_OK(files_create(store, "k", "live"));
+    remember_good_file(dir);
+    CHECK_OK(files_remove(store, "k"));
+    CHECK_OK(cession_store_create(store, SPAN("k"), SPAN("short"), 1, 0, NULL));
+    sleep_ms(5);
+    size_t count;
+    meanwhile_at = "fcntl";
+    meanwhile = put_good_file;
+    CHECK_OK(cession_store_purge(store, 10, 0, &count, NULL));
+    CHECK(meanwhile == NULL);
+    CHECK_INT(count, 0);
+    CHECK_STR(files_load(store, "k"), "live");
+    cession_store_close(store);
+}
+
+/* A touch is under way: expiry and check do not fit, and a moment later do. */
+static void test_reading_while_it_is_touched(void)
+{
+    const char *dir = files_dir("touched");
+    cession_store *store = files_open(dir, NULL);
+    CHECK_OK(files_create(store, "k", "v"));
+    remember_good_file(dir);
+    uint8_t torn[200];
+    memcpy(torn, good_file, sizeof torn);
+    torn[CES_FILE_EXPIRY_AT] ^= 1;
+    files_write(shared_path, torn, good_len);
+    CHECK_STR(files_load(store, "k"), "-");
+    meanwhile_at = "pread";
+    meanwhile = mend_expiry;
+    CHECK_STR(files_load(store, "k"), "v");
+    CHECK(meanwhile == NULL);
+    cession_store_close(store);
+}
+
+/* The lock file is deleted between opening and locking it: a lock on it would
+ * exclude nobody who comes later. */
+static void test_lock_file_deleted_meanwhile(void)
+{
+    const char *dir = files_dir("lock-deleted");
+    cession_store *store = files_open(dir, NULL);
+    CHECK_OK(files_create(store, "k", "v"));
+    ces_files *self = ces_files_of(store);
+    ces_files_root *root;
+    ces_files_lock lock;
+    ces_files_name name;
+    CHECK_OK(ces_files_name_of(self, SPAN("k"), &name, NULL));
+    REQUIRE_OK(ces_files_root_take(self, false, &root, NULL));
+    REQUIRE_OK(ces_files_lock_open(self, root, &lock, NULL));
+    CHECK(unlink(files_text("%s/cession/lock", dir)) == 0);
+    CHECK_STATUS(ces_files_lock_take(&lock, name.hash, 0, NULL), CESSION_GONE);
+    CHECK(!lock.held);
+    ces_files_lock_close(self, &lock);
+    ces_files_root_drop(self, root);
+    CHECK_OK(files_touch(store, "k", "v", HOUR));
     cession_store_close(store);
 }
 
@@ -1664,6 +1767,9 @@ static const harness_test tests[] = {
     HARNESS_TEST(sweep_past_a_bad_file),
     HARNESS_TEST(rename_fails_as_on_nfs),
     HARNESS_TEST(short_reads_and_writes),
+    HARNESS_TEST(renewed_before_it_is_swept),
+    HARNESS_TEST(reading_while_it_is_touched),
+    HARNESS_TEST(lock_file_deleted_meanwhile),
     HARNESS_TEST(without_openat2),
     HARNESS_TEST(full_disk),
     HARNESS_TEST(full_file_system),

@@ -19,7 +19,7 @@ import sys
 import threading
 import urllib.error
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import flask_session
@@ -177,6 +177,12 @@ app = site
 """
 
 
+def kill_a_worker(pid: int, workers: Callable[[], list[int]]) -> None:
+    """And wait for the next one in its place."""
+    os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: pid not in workers() and len(workers()) == 2, 60)
+
+
 @pytest.mark.timeout(600)
 def test_kill_9_of_a_writing_worker(gunicorn_app, tmp_path, long_run, run_python, python):
     path = tmp_path / "sessions.sqlite3"
@@ -190,8 +196,7 @@ def test_kill_9_of_a_writing_worker(gunicorn_app, tmp_path, long_run, run_python
     with Writers(server.url, 3) as writers:
         for _ in range(200 if long_run else 50):
             writers.wait_for_more(8)
-            assert wait_until(lambda: len(server.worker_pids()) == 2, 30)
-            os.kill(chance.choice(server.worker_pids()), signal.SIGKILL)
+            kill_a_worker(chance.choice(server.worker_pids()), server.worker_pids)
         # At last all of them, amid their work.
         writers.wait_for_more(20)
         server.kill()
@@ -248,15 +253,15 @@ def test_gunicorn_preload_with_a_master_that_used_the_store(
         env=script_settings(path),
         preload=True,
     )
-    with Writers(server.url, 3) as writers, another_process_opens_and_closes(path):
-        for _ in range(5):
+    with another_process_opens_and_closes(path):
+        with Writers(server.url, 3) as writers:
+            for _ in range(5):
+                writers.wait_for_more(30)
+                kill_a_worker(server.worker_pids()[0], server.worker_pids)
+            # The master goes first; its workers work on while there is work, and follow.
+            workers = server.worker_pids()
+            os.kill(server.pid, signal.SIGKILL)
             writers.wait_for_more(30)
-            os.kill(server.worker_pids()[0], signal.SIGKILL)
-            assert wait_until(lambda: len(server.worker_pids()) == 2, 30)
-        writers.wait_for_more(30)
-        # The master goes first, its workers see that and follow.
-        workers = server.worker_pids()
-        os.kill(server.pid, signal.SIGKILL)
         assert wait_until(lambda: all(process_start(pid) is None for pid in workers), 60)
     server.stop()
     assert_nothing_lost(path, writers.acknowledged, run_python, python)
@@ -297,14 +302,7 @@ def test_uwsgi_with_a_master_that_used_the_store(
     with Writers(server.url, 3) as writers, another_process_opens_and_closes(path):
         for _ in range(5):
             writers.wait_for_more(30)
-            before = server.children()
-            os.kill(before[0], signal.SIGKILL)
-            assert wait_until(
-                lambda before=before: (
-                    before[0] not in server.children() and len(server.children()) == 2
-                ),
-                30,
-            )
+            kill_a_worker(server.children()[0], server.children)
         writers.wait_for_more(30)
     server.stop()
     assert "spawned uWSGI worker 2" in server.log()

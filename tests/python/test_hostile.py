@@ -579,7 +579,7 @@ def test_most_of_these_cookies_are_events():
         "-" * 20,
         "_" * 43,
         "0" * 32,
-        str(uuid.uuid4()),
+        str(uuid.UUID(int=20)),
         "session-id-session",
     ],
     ids=lambda sid: sid[:20],
