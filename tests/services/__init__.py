@@ -15,8 +15,11 @@ To add a server: a module with one `Service` subclass (see redis.py), and its li
 from __future__ import annotations
 
 from .base import Service, Services, Unavailable
+from .chromium import ChromiumService
 from .redis import RedisService
 
-SERVICES: dict[str, type[Service]] = {service.name: service for service in (RedisService,)}
+SERVICES: dict[str, type[Service]] = {
+    service.name: service for service in (RedisService, ChromiumService)
+}
 
-__all__ = ["SERVICES", "RedisService", "Service", "Services", "Unavailable"]
+__all__ = ["SERVICES", "ChromiumService", "RedisService", "Service", "Services", "Unavailable"]
