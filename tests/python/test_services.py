@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -191,8 +192,11 @@ def test_services_are_reused_and_ended_by_who_started_them(tmp_path, monkeypatch
 
 
 @pytest.mark.server
-def test_what_a_killed_run_left_is_ended_by_the_next(tmp_path, monkeypatch):
-    monkeypatch.setenv("CESSION_SERVICES", str(tmp_path / "run"))
+def test_what_a_killed_run_left_is_ended_by_the_next(monkeypatch, request):
+    # Not tmp_path: with workers beside each other that is too long for a unix socket's name.
+    place = tempfile.TemporaryDirectory(prefix="cession-")
+    request.addfinalizer(place.cleanup)
+    monkeypatch.setenv("CESSION_SERVICES", os.path.join(place.name, "run"))
     code = (
         "import os, signal\n"
         "from tests.services import RedisService, Services\n"
@@ -267,6 +271,22 @@ def test_gunicorn_app(gunicorn_app, browser):
     assert int(browser(server).get("/pid").text) in second
     server.kill()
     assert all(process_start(pid) is None for pid in second)
+
+
+@pytest.mark.process
+def test_a_stopped_server_ends_nobody_else(gunicorn_app):
+    server = gunicorn_app(source=APPLICATION, workers=1)
+    server.stop()
+    stranger = subprocess.Popen(["sleep", "60"])
+    try:
+        # As if the number had been given to another process since.
+        server.process.pid = stranger.pid
+        server.stop()
+        server.kill()
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
 
 
 @pytest.mark.process
