@@ -20,7 +20,7 @@ from flask.sessions import SessionInterface as FlaskSessionInterface
 from flask.sessions import SessionMixin
 from werkzeug.exceptions import ServiceUnavailable
 
-from . import _core, config
+from . import _core, cli, config
 from .defaults import Defaults
 from .legacy import KeyedStore, LegacyStore
 from .signals import Events
@@ -165,8 +165,10 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         self._autodelete_due = time.monotonic() if autodelete else float("inf")
         config.read(app, "SESSION_NATIVE")
         self.ttl = bool(self._store.capabilities & _core.CAP_NATIVE_TTL)
-        if app is not None and not self.ttl and (self.cleanup_n_requests or autodelete):
-            app.before_request(self._cleanup_n_requests)
+        if app is not None and not self.ttl:
+            cli.register(app, cli.session_cleanup)
+            if self.cleanup_n_requests or autodelete:
+                app.before_request(self._cleanup_n_requests)
 
     # -- the store ------------------------------------------------------------
 

@@ -17,8 +17,11 @@ session_group = AppGroup("session", help="Look after the stored sessions.")
 
 
 def _extension() -> Extension:
-    extension: Extension = current_app.extensions["flask_session"]
-    return extension
+    from .extension import Extension
+
+    found = current_app.extensions.get("flask_session")
+    # An interface that was assigned without Session has no extension.
+    return found if isinstance(found, Extension) else Extension(current_app.session_interface)
 
 
 @session_group.command("stats")
@@ -43,9 +46,7 @@ def session_cleanup() -> None:
     _extension().purge()
 
 
-def register(app: Flask, *, cleanup: bool) -> None:
-    """Add the commands to the application's own; what has such a name already stays."""
-    commands = [session_group, session_cleanup] if cleanup else [session_group]
-    for command in commands:
-        if command.name not in app.cli.commands:
-            app.cli.add_command(command)
+def register(app: Flask, command: click.Command) -> None:
+    """Add a command to the application's own; what has its name already stays."""
+    if command.name not in app.cli.commands:
+        app.cli.add_command(command)

@@ -89,9 +89,10 @@ class Session:
         if not isinstance(interface, NullSessionInterface):
             config.check_cookie(app, interface)
         app.session_interface = interface
-        extension = app.extensions["flask_session"] = Extension(interface)
-        ours = extension.store is not None
-        cli.register(app, cleanup=ours and not getattr(interface, "ttl", True))
+        app.extensions["flask_session"] = Extension(interface)
+        cli.register(app, cli.session_group)
+        if not getattr(interface, "ttl", True):
+            cli.register(app, cli.session_cleanup)
 
     def _get_interface(self, app: Flask) -> SessionInterface:
         """The interface that the configuration asks for."""

@@ -152,6 +152,17 @@ def test_session_cleanup_command(heap_app):
     assert heap_app.session_interface.expired == 0
 
 
+def test_session_cleanup_of_an_interface_without_session():
+    app = flask.Flask(__name__)
+    app.session_interface = interface = MemorySessionInterface(app)
+    interface._store.create("k" * 16, b"\x80", 1)
+    time.sleep(0.02)
+    answer = app.test_cli_runner().invoke(args=["session_cleanup"])
+    assert (answer.exit_code, answer.output) == (0, "")
+    assert interface._store.counts()["purge"] > 0
+    assert interface._store.purge() == 0
+
+
 def test_no_session_cleanup_where_the_store_expires_by_itself():
     pytest.importorskip("redis")
     app = flask.Flask(__name__)
