@@ -25,6 +25,8 @@ def endure(tmp_path: Path, store: str, requests: int) -> dict:
     settings = {"SESSION_TYPE": store}
     if store == "sqlite":
         settings["SESSION_SQLITE"] = str(tmp_path / "sessions.sqlite3")
+    if store == "filesystem":
+        settings["SESSION_FILE_DIR"] = str(tmp_path / "sessions")
     done = subprocess.run(
         [sys.executable, endurance.__file__, json.dumps(settings), str(requests)],
         # Of the package under test alone; nothing of the test run's own.
@@ -41,7 +43,7 @@ def endure(tmp_path: Path, store: str, requests: int) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("store", ["memory", "sqlite", "broken"])
+@pytest.mark.parametrize("store", ["memory", "sqlite", "filesystem", "broken"])
 def test_memory_stays_flat(tmp_path, long_run, store):
     """Visits with new sessions, reads, writes, nested changes, odd cookies, regenerate and logout;
     on a store that fails in all ways ("broken") also those. Compared are a third of the way and
