@@ -75,23 +75,32 @@ def process_start(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def end_processes(processes: Sequence[tuple[int, int]], seconds: float = 10) -> None:
-    """TERM to those that are still the ones that were started, KILL to what is left."""
+def alive(pid: int, started: int) -> bool:
+    """Whether this very process lives, not a later one of the same number."""
+    return process_start(pid) == started
 
-    def alive() -> list[int]:
-        return [pid for pid, started in processes if process_start(pid) == started]
 
-    for number in (signal.SIGCONT, signal.SIGTERM):
-        for pid in alive():
+def signal_processes(processes: Sequence[tuple[int, int]], number: signal.Signals) -> None:
+    """To those that are still the ones that were started."""
+    for pid, started in processes:
+        if alive(pid, started):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
+
+
+def end_processes(
+    processes: Sequence[tuple[int, int]],
+    seconds: float = 10,
+    first: signal.Signals = signal.SIGTERM,
+) -> None:
+    """A first signal, and KILL to what is left after a while."""
+    signal_processes(processes, first)
+    signal_processes(processes, signal.SIGCONT)
     end = time.monotonic() + seconds
-    while alive() and time.monotonic() < end:
+    while any(alive(*process) for process in processes) and time.monotonic() < end:
         time.sleep(0.02)
-    for pid in alive():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    while alive():
+    signal_processes(processes, signal.SIGKILL)
+    while any(alive(*process) for process in processes):
         time.sleep(0.02)
 
 

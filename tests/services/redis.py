@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from .base import HOST, Service, require_command, wait_until
+from .base import HOST, Service, require_command, signal_processes, wait_until
 
 PASSWORD = "sessions-secret"
 
@@ -84,8 +83,7 @@ class RedisService(Service):
 
     def kill(self) -> None:
         """End the server without a chance to say goodbye."""
-        for pid, _ in self.processes:
-            os.kill(pid, signal.SIGKILL)
+        signal_processes(self.processes, signal.SIGKILL)
         self.end()
 
     def restart(self) -> None:
@@ -96,13 +94,11 @@ class RedisService(Service):
 
     def pause(self) -> None:
         """Connections are accepted by the kernel and nothing answers."""
-        for pid, _ in self.processes:
-            os.kill(pid, signal.SIGSTOP)
+        signal_processes(self.processes, signal.SIGSTOP)
         wait_until(lambda: all(_stopped(pid) for pid, _ in self.processes), 5)
 
     def resume(self) -> None:
-        for pid, _ in self.processes:
-            os.kill(pid, signal.SIGCONT)
+        signal_processes(self.processes, signal.SIGCONT)
 
 
 def _stopped(pid: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import signal
@@ -40,7 +39,7 @@ class WebServer(ABC):
         self.arguments = list(arguments)
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
-        self._own: list[tuple[int, int]] = []
+        self._family: set[tuple[int, int]] = set()
 
     @abstractmethod
     def command(self) -> list[str]: ...
@@ -85,6 +84,7 @@ class WebServer(ABC):
                     start_new_session=True,
                 )
             if wait_until(self.ready, self.seconds_to_start, self.running):
+                self._look()
                 return
             taken = "already in use" in self.log().lower()
             self.stop()
@@ -94,12 +94,21 @@ class WebServer(ABC):
 
     def children(self) -> list[int]:
         """The processes whose parent is the server: gunicorn's workers."""
-        assert self.process is not None
+        if not self.running():
+            return []
         path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
         try:
             return [int(pid) for pid in path.read_text().split()]
         except FileNotFoundError:
             return []
+
+    def _look(self) -> None:
+        """Remember the family by start times: a number alone may soon be another process's."""
+        if self.running():
+            for pid in (self.pid, *self.children()):
+                started = process_start(pid)
+                if started is not None:
+                    self._family.add((pid, started))
 
     def stop(self) -> None:
         """End it in the orderly way, children and all."""
@@ -110,21 +119,18 @@ class WebServer(ABC):
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:
-        if self.process is None:
-            return
-        family = [self.pid, *self.children()]
-        known = [(pid, process_start(pid) or 0) for pid in family]
-        if self.running():
-            targets = family if number == signal.SIGKILL else [self.pid]
-            for pid in targets:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
+        self._look()
+        if self.process is not None and self.running():
+            self.process.send_signal(number)
+            if number == signal.SIGKILL:
+                end_processes(list(self._family), seconds=0, first=signal.SIGKILL)
             try:
                 self.process.wait(20)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        end_processes(known)
+        end_processes(list(self._family))
+        self._family.clear()
 
     def restart(self) -> None:
         """Stop it and start it again on the same port."""
