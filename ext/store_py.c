@@ -24,8 +24,11 @@ static py_store *py_of(cession_store *store)
 
 static int callback_failed(py_store *self, const char *method, cession_error *err)
 {
-    return cession_fail(err, CESSION_E_CALLBACK, "%s.%s failed", Py_TYPE(self->adapter)->tp_name,
-                        method);
+    /* Of the exception only the type: its text is the client's and may hold anything. */
+    PyObject *type = PyErr_Occurred();
+    const char *what = type && PyType_Check(type) ? ((PyTypeObject *)type)->tp_name : "no answer";
+    return cession_fail(err, CESSION_E_CALLBACK, "%s.%s failed: %s",
+                        Py_TYPE(self->adapter)->tp_name, method, what);
 }
 
 static int bad_answer(py_store *self, const char *method, PyObject *answer, const char *accepted,

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import pickle
 import struct
-import time
 import warnings
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from . import _core, config
+from . import _core, clients
 from .base import ServerSideSession, ServerSideSessionInterface
 from .legacy import DictStore
 
@@ -28,7 +24,6 @@ _DAMAGE = (
     *(pickle.PickleError, struct.error, EOFError, LookupError, ArithmeticError),
     *(AttributeError, ImportError, TypeError, ValueError),
 )
-_REMEMBERED_MAX = 10_000
 
 
 class CacheLibStore(DictStore):
@@ -44,7 +39,7 @@ class CacheLibStore(DictStore):
     def __init__(self, interface: CacheLibSessionInterface) -> None:
         super().__init__(interface)
         self._cache = interface.cache
-        self._expiries: OrderedDict[str, int] = OrderedDict()
+        self._expiries = clients.Expiries()
 
     def _get(self, key: str) -> Any:
         try:
@@ -58,40 +53,28 @@ class CacheLibStore(DictStore):
     def _remember(self, key: str, done: object, ttl_ms: int) -> None:
         if done is False:
             raise OSError("the cache did not store the session")
-        self._expiries[key] = time.time_ns() // 1_000_000 + ttl_ms
-        self._expiries.move_to_end(key)
-        if len(self._expiries) > _REMEMBERED_MAX:
-            self._expiries.popitem(last=False)
-
-    @staticmethod
-    def _seconds(ttl_ms: int) -> int:
-        # Caches count whole seconds, some from the start of the current one.
-        now_ms = time.time_ns() // 1_000_000
-        return -(-(now_ms + ttl_ms) // 1000) - now_ms // 1000
+        self._expiries.remember(key, ttl_ms)
 
     def _set(self, key: str, data: dict[str, Any], ttl_ms: int) -> None:
-        self._remember(key, self._cache.set(key, data, timeout=self._seconds(ttl_ms)), ttl_ms)
+        self._remember(
+            key, self._cache.set(key, data, timeout=clients.whole_seconds(ttl_ms)), ttl_ms
+        )
 
     def _add(self, key: str, data: dict[str, Any], ttl_ms: int) -> bool:
-        if self._cache.add(key, data, timeout=self._seconds(ttl_ms)) is not False:
+        if self._cache.add(key, data, timeout=clients.whole_seconds(ttl_ms)) is not False:
             self._remember(key, True, ttl_ms)
             return True
         # False is also said of an entry that has expired, or when nothing could be written.
         return super()._add(key, data, ttl_ms)
 
     def _delete(self, key: str) -> None:
-        self._expiries.pop(key, None)
+        self._expiries.forget(key)
         if self._cache.delete(key) is False and self._get(key) is not None:
             raise OSError("the cache did not delete the session")
 
 
 def _own_cache() -> Any:
-    try:
-        file_system_cache = importlib.import_module("cachelib.file").FileSystemCache
-    except ImportError as error:
-        raise _core.SessionConfigError(
-            "sessions in cachelib need the cachelib package: pip install 'cession[cachelib]'"
-        ) from error
+    file_system_cache = clients.require("cachelib.file", "cachelib").FileSystemCache
     return file_system_cache("flask_session")
 
 
@@ -104,10 +87,8 @@ def _check_cache(cache: Any) -> Any:
             stacklevel=2,
         )
         [cache] = cache
-    if inspect.isroutine(cache) or isinstance(cache, type):
-        cache = cache()
-    if not all(callable(getattr(cache, name, None)) for name in _METHODS):
-        config.refuse("SESSION_CACHELIB", _ACCEPTED, cache)
+    cache = clients.given(cache)
+    clients.check_methods("SESSION_CACHELIB", _ACCEPTED, cache, *_METHODS)
     warnings.warn(
         "cachelib loads what it stored with pickle, which runs code: whoever can write to the"
         ' cache owns this process. SESSION_TYPE = "filesystem" keeps sessions in files without'

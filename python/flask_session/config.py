@@ -28,6 +28,19 @@ BACKENDS = {
     "redis": ("redis", "RedisSessionInterface"),
     "sqlite": ("sqlite", "SqliteSessionInterface"),
 }
+#: SESSION_TYPE -> what its class takes beside the common arguments: argument -> configuration
+#: key. The first is the place, which SESSION_URL may give instead.
+ARGUMENTS = {
+    "cachelib": {"client": "SESSION_CACHELIB"},
+    "filesystem": {
+        "cache_dir": "SESSION_FILE_DIR",
+        "threshold": "SESSION_FILE_THRESHOLD",
+        "mode": "SESSION_FILE_MODE",
+    },
+    "memory": {"client": "SESSION_MEMORY"},
+    "redis": {"client": "SESSION_REDIS"},
+    "sqlite": {"path": "SESSION_SQLITE", "synchronous": "SESSION_SQLITE_SYNCHRONOUS"},
+}
 #: Types that Flask-Session or Flask-Session2 know and this version does not.
 UNAVAILABLE = {
     *("memcached", "mongodb", "sqlalchemy", "postgresql", "dynamodb"),

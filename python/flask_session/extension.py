@@ -111,16 +111,11 @@ class Session:
             )
         }
         url = config.read(app, "SESSION_URL")
-        place = "SESSION_FILE_DIR" if kind == "filesystem" else "SESSION_" + kind.upper()
+        (argument, place), *others = config.ARGUMENTS[kind].items()
         if url is not None and app.config.get(place) is not None:
             raise _core.SessionConfigError(f"SESSION_URL and {place} are both set; keep one")
-        argument = {"sqlite": "path", "filesystem": "cache_dir"}.get(kind, "client")
         options[argument] = url or app.config.get(place)
-        if kind == "sqlite":
-            options["synchronous"] = config.read(app, "SESSION_SQLITE_SYNCHRONOUS")
-        elif kind == "filesystem":
-            options["threshold"] = config.read(app, "SESSION_FILE_THRESHOLD")
-            options["mode"] = config.read(app, "SESSION_FILE_MODE")
+        options.update((name, config.read(app, key)) for name, key in others)
         module, name = config.BACKENDS[kind]
         interface_class = getattr(importlib.import_module(f".{module}", __package__), name)
         interface: SessionInterface = interface_class(app, **options)

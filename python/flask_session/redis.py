@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 import re
-import time
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import flask
 
-from . import _core, config
+from . import _core, clients, config
 from .base import ServerSideSession, ServerSideSessionInterface
 from .legacy import bind
 
@@ -29,7 +25,6 @@ _ACCEPTED = (
 )
 _METHODS = ("eval", "evalsha", "set", "delete")
 _SCHEMES = tuple(f"{name}:" for name, kind in config.SCHEMES.items() if kind == "redis")
-_SLOW_SECONDS = 10.0
 
 # Each script reads first. A key that holds another data type than a string is no
 # session: it is loaded as an empty value, which is none either, and never written to.
@@ -93,7 +88,7 @@ _load, _replace, _touch = _Script(_LOAD), _Script(_REPLACE), _Script(_TOUCH)
 def _stored(answer: Any) -> Stored:
     value, left_ms = answer
     # A live key without an expiry has PTTL -1.
-    return value, b"", -2 if left_ms < 0 else time.time_ns() // 1_000_000 + left_ms
+    return value, b"", -2 if left_ms < 0 else clients.now_ms() + left_ms
 
 
 class RedisStore:
@@ -149,14 +144,9 @@ class RedisStore:
 
 
 def _own_client(url: str | None, timeout: float) -> Any:
-    try:
-        redis = importlib.import_module("redis")
-        retry = importlib.import_module("redis.retry").Retry
-        backoff = importlib.import_module("redis.backoff").NoBackoff
-    except ImportError as error:
-        raise _core.SessionConfigError(
-            "sessions in Redis need the redis package: pip install 'cession[redis]'"
-        ) from error
+    redis = clients.require("redis", "redis")
+    retry = clients.require("redis.retry", "redis").Retry
+    backoff = clients.require("redis.backoff", "redis").NoBackoff
     limits = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
@@ -184,16 +174,7 @@ def _client_settings(client: Any) -> dict[str, Any]:
 
 def _check_client(client: Any) -> Any:
     """The client, if it is one that can be used; no connection is made."""
-    asynchronous = "asyncio" in type(client).__module__.split(".") or any(
-        inspect.iscoroutinefunction(getattr(client, name, None))
-        for name in (*_METHODS, "execute_command")
-    )
-    if asynchronous:
-        raise _core.SessionConfigError(
-            f"SESSION_REDIS is an asyncio client, but it must be {_ACCEPTED}"
-        )
-    if not all(callable(getattr(client, name, None)) for name in _METHODS):
-        config.refuse("SESSION_REDIS", _ACCEPTED, client)
+    clients.check_methods("SESSION_REDIS", _ACCEPTED, client, *_METHODS)
     settings = _client_settings(client)
     if settings.get("decode_responses"):
         raise _core.SessionConfigError(
@@ -201,27 +182,15 @@ def _check_client(client: Any) -> Any:
             " of its own without decode_responses"
         )
     if settings:
-        _warn_if_slow(settings)
-    return client
-
-
-def _warn_if_slow(settings: dict[str, Any]) -> None:
-    """A client keeps its own timeouts; say so once if a dead server would hold requests up."""
-    timeout = settings.get("socket_timeout")
-    retries = getattr(settings.get("retry"), "_retries", 0)
-    retries = retries if isinstance(retries, int) else 0
-    advice = "set socket_timeout, socket_connect_timeout and retry on the client"
-    if timeout is None:
-        text = f"the client in SESSION_REDIS has no socket_timeout: {advice}"
-    elif retries < 0 or timeout * (retries + 1) > _SLOW_SECONDS:
-        tries = "endless" if retries < 0 else retries + 1
-        text = (
-            f"the client in SESSION_REDIS may wait {timeout:g} s in each of {tries} attempts"
-            f" before a request fails: {advice}"
+        retries = getattr(settings.get("retry"), "_retries", 0)
+        retries = retries if isinstance(retries, int) else 0
+        clients.warn_if_slow(
+            "SESSION_REDIS",
+            settings.get("socket_timeout"),
+            None if retries < 0 else retries + 1,
+            "set socket_timeout, socket_connect_timeout and retry on it",
         )
-    else:
-        return
-    warnings.warn(text, UserWarning, stacklevel=2)
+    return client
 
 
 def _is_flask_session2(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
@@ -281,9 +250,7 @@ class RedisSessionInterface(ServerSideSessionInterface):
         if client is None or isinstance(client, str):
             self.client = _own_client(client, config.read(app, "SESSION_STORE_TIMEOUT"))
         else:
-            if inspect.isroutine(client) or isinstance(client, type):
-                client = client()
-            self.client = _check_client(client)
+            self.client = _check_client(clients.given(client))
         super().__init__(**kwargs)
 
     def _open_store(self, key_prefix: str) -> _core.Store:

@@ -148,6 +148,8 @@ class Service(ABC):
 
     name: ClassVar[str]
     seconds_to_start: ClassVar[float] = 20
+    end_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    """What ends the server at once in its orderly way."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -223,11 +225,37 @@ class Service(ABC):
         raise Unavailable(f"{self.name} does not start: {tail}")
 
     def end(self) -> None:
-        end_processes(self.processes)
+        end_processes(self.processes, first=self.end_signal)
         for child in self._children:
             child.wait()
         self.processes = []
         self._children = []
+
+    # ---- what a test does to an instance of its own
+
+    def stop(self) -> None:
+        """End the server in its orderly way; `restart` brings it back on the same port."""
+        self.end()
+
+    def kill(self) -> None:
+        """End the server without a chance to say goodbye."""
+        signal_processes(self.processes, signal.SIGKILL)
+        self.end()
+
+    def restart(self) -> None:
+        """Start it again on the same port. What it had stored is kept only where the server
+        keeps it."""
+        if self.alive():
+            self.end()
+        self.start(fixed_ports=True)
+
+    def pause(self) -> None:
+        """Connections are accepted by the kernel and nothing answers."""
+        signal_processes(self.processes, signal.SIGSTOP)
+        wait_until(lambda: all(_stopped(pid) for pid, _ in self.processes), 5)
+
+    def resume(self) -> None:
+        signal_processes(self.processes, signal.SIGCONT)
 
     def save(self) -> None:
         state = {"processes": self.processes, "ports": self.ports, "owner": owner()}
@@ -246,6 +274,11 @@ class Service(ABC):
         service.processes = [(int(pid), int(started)) for pid, started in state["processes"]]
         service.ports = {str(name): int(port) for name, port in state["ports"].items()}
         return service
+
+
+def _stopped(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] in "Tt"
 
 
 def owner() -> tuple[int, int]:

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 from .base import HOST
@@ -23,7 +24,7 @@ class CountingProxy:
     def __init__(self, port: int, host: str = HOST) -> None:
         self._target = (host, port)
         self._lock = threading.Lock()
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._connections: list[_Connection] = []
         self._listener: socket.socket | None = None
         self.port = 0
         self.delay = 0.0
@@ -72,9 +73,11 @@ class CountingProxy:
     def cut(self) -> None:
         """Reset every open connection; new ones are accepted."""
         with self._lock:
-            pairs, self._pairs = self._pairs, []
-        for pair in pairs:
-            for end in pair:
+            connections, self._connections = self._connections, []
+            for connection in connections:
+                connection.cut = True
+        for connection in connections:
+            for end in (connection.client, connection.server):
                 with contextlib.suppress(OSError):
                     # Lingering for 0 s makes close send RST.
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -112,38 +115,49 @@ class CountingProxy:
                     client.close()
                     server.close()
                     continue
-                self._pairs.append((client, server))
+                connection = _Connection(client, server)
+                self._connections.append(connection)
                 self.connections += 1
-            state = _Connection()
             for pump in (self._upward, self._downward):
-                threading.Thread(target=pump, args=(client, server, state), daemon=True).start()
+                threading.Thread(target=pump, args=(connection,), daemon=True).start()
 
-    def _upward(self, client: socket.socket, server: socket.socket, state: _Connection) -> None:
-        while data := _receive(client):
+    def _upward(self, connection: _Connection) -> None:
+        while data := _receive(connection.client):
             with self._lock:
-                if not state.waiting:
-                    state.waiting = True
+                if not connection.waiting:
+                    connection.waiting = True
                     self.round_trips += 1
                 self.bytes_sent += len(data)
             if self.delay:
                 time.sleep(self.delay)
-            if not self.swallow and not _send(server, data):
+            if not self.swallow and not _send(connection.server, data):
                 break
-        _hang_up(server)
+        self._hang_up(connection, connection.server)
 
-    def _downward(self, client: socket.socket, server: socket.socket, state: _Connection) -> None:
-        while data := _receive(server):
+    def _downward(self, connection: _Connection) -> None:
+        while data := _receive(connection.server):
             with self._lock:
                 # Before the client can see the answer, so that its next request counts.
-                state.waiting = False
+                connection.waiting = False
                 self.bytes_received += len(data)
-            if not _send(client, data):
+            if not _send(connection.client, data):
                 break
-        _hang_up(client)
+        self._hang_up(connection, connection.client)
+
+    def _hang_up(self, connection: _Connection, end: socket.socket) -> None:
+        with self._lock:
+            # An orderly end would overtake the reset of a connection that is being cut.
+            if not connection.cut:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_WR)
 
 
+@dataclass
 class _Connection:
-    waiting = False
+    client: socket.socket
+    server: socket.socket
+    waiting: bool = False
+    cut: bool = False
 
 
 def _receive(end: socket.socket) -> bytes:
@@ -159,8 +173,3 @@ def _send(end: socket.socket, data: bytes) -> bool:
     except OSError:
         return False
     return True
-
-
-def _hang_up(end: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        end.shutdown(socket.SHUT_WR)

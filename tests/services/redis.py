@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from .base import HOST, Service, require_command, signal_processes, wait_until
+from .base import HOST, Service, require_command
 
 PASSWORD = "sessions-secret"
 
 
 class RedisService(Service):
+    """Of a restarted one the data are kept only with the setting `appendonly yes`."""
+
     name = "redis"
 
     def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
@@ -74,33 +75,3 @@ class RedisService(Service):
     @property
     def unix_url(self) -> str:
         return f"unix://{quote(str(self.socket_path))}?db=0"
-
-    # ---- what a test does to an instance of its own
-
-    def stop(self) -> None:
-        """End the server in its orderly way; `restart` brings it back on the same port."""
-        self.end()
-
-    def kill(self) -> None:
-        """End the server without a chance to say goodbye."""
-        signal_processes(self.processes, signal.SIGKILL)
-        self.end()
-
-    def restart(self) -> None:
-        """Start it again on the same port; empty unless settings say `appendonly yes`."""
-        if self.alive():
-            self.end()
-        self.start(fixed_ports=True)
-
-    def pause(self) -> None:
-        """Connections are accepted by the kernel and nothing answers."""
-        signal_processes(self.processes, signal.SIGSTOP)
-        wait_until(lambda: all(_stopped(pid) for pid, _ in self.processes), 5)
-
-    def resume(self) -> None:
-        signal_processes(self.processes, signal.SIGCONT)
-
-
-def _stopped(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat").read_text()
-    return stat.rpartition(")")[2].split()[0] in "Tt"

@@ -1,0 +1,81 @@
+"""What a row of the store tests is."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytest
+
+from tests.services import Service, Services
+
+Where = dict[str, str]
+Settings = dict[str, Any]
+
+
+class Row(ABC):
+    """One backend as an application reaches it: SESSION_TYPE, the kind of client object, the
+    server. The same tests run over every row.
+
+    `where` says how to reach the server in plain text, so that another process can build the
+    same configuration from it: `settings` is the only place where client objects are made.
+    """
+
+    name: ClassVar[str]
+    """As the tests show it: `memcached-pymemcache`."""
+    service: ClassVar[type[Service]]
+    """The server."""
+    marks: ClassVar[Sequence[Any]] = (pytest.mark.server,)
+    tick_ms: ClassVar[int] = 1000
+    """How coarse the stored expiry is."""
+    max_value: ClassVar[int | None] = None
+    """The size of a value that is refused with a clear error; None: 1 MiB and more are stored."""
+    predecessors: ClassVar[Sequence[str]] = ()
+    """Virtualenvs (tests/services/venvs.py) whose data this row shares."""
+    legacy: ClassVar[str] = ""
+    """Python code that, run in a predecessor's virtualenv with `where` and the dict `config`,
+    configures its application for the same store."""
+
+    def __init__(self, services: Services, own: bool = False) -> None:
+        """Start the server, or one of this row's own (to be stopped, paused, counted); may raise
+        Unavailable."""
+        self.server = services.own(self.service) if own else services.start(self.service)
+        self.where = self.reach()
+
+    def reach(self) -> Where:
+        """How to reach the server; the default is what the service exports."""
+        return self.server.exports()
+
+    @classmethod
+    @abstractmethod
+    def settings(cls, where: Where) -> Settings:
+        """The application's configuration: SESSION_TYPE and what belongs to it, with a new client
+        object. Called in every process that runs the application."""
+
+    @classmethod
+    def stored_expiry(cls, where: Where, key: str) -> float | None:
+        """When the record of this key (prefix and id) expires, Unix seconds, as another program
+        that reads the store sees it; None: the store does not show it."""
+        return None
+
+    def through(self, port: int) -> Where:
+        """`where` with the server's port replaced, for a proxy in front of it."""
+        own = str(self.server.port())
+        return {name: value.replace(own, str(port)) for name, value in self.where.items()}
+
+
+def new_prefix() -> str:
+    """A key prefix that no other test uses."""
+    return f"t{uuid.uuid4().hex[:12]}:"
+
+
+def configuration(row: type[Row], where: Mapping[str, str], **more: Any) -> Settings:
+    """A whole Flask configuration for a row, with a prefix of its own."""
+    return {
+        "SECRET_KEY": "a secret of the tests",
+        "SESSION_KEY_PREFIX": new_prefix(),
+        **row.settings(dict(where)),
+        **more,
+    }
