@@ -19,6 +19,7 @@ from typing import NoReturn
 
 import pytest
 
+from tests.rows import ROWS, Row
 from tests.services import RedisService, Services, Unavailable, venvs
 from tests.services.base import clean_environment
 from tests.services.base import free_port as find_free_port
@@ -128,6 +129,20 @@ def redis_server(services: Services) -> RedisService:
         return services.start(RedisService)
     except Unavailable as reason:
         _not_run(reason)
+
+
+@pytest.fixture(scope="session")
+def start_row(services: Services) -> Callable[..., Row]:
+    """start_row(name, own=False): a row of tests/rows with its server, which other tests use as
+    well unless it is `own`."""
+
+    def start(name: str, own: bool = False) -> Row:
+        try:
+            return ROWS[name](services, own)
+        except Unavailable as reason:
+            _not_run(reason)
+
+    return start
 
 
 @pytest.fixture
