@@ -3,8 +3,10 @@ other result worthless."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -13,10 +15,11 @@ import tempfile
 import threading
 from pathlib import Path
 
+import psycopg
 import pytest
 import redis as redis_py
 
-from tests.services import RedisService, Services
+from tests.services import PostgresService, RedisService, Services, Unavailable
 from tests.services.base import process_start, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +129,58 @@ def test_proxy_url_keeps_everything_but_the_address(shouter, counting_proxy):
     url = proxy.url("redis://app:p%40ss@127.0.0.1:6379/3?protocol=3")
     assert url == f"redis://app:p%40ss@127.0.0.1:{proxy.port}/3?protocol=3"
     assert proxy.url("redis://127.0.0.1:1/0") == f"redis://127.0.0.1:{proxy.port}/0"
+
+
+# ---- postgres -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def postgres_private(services):
+    try:
+        server = services.own(PostgresService)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    yield server
+    server.end()
+
+
+def sql(url: str, statement: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url, connect_timeout=5, options="-c statement_timeout=5000") as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest.mark.server
+def test_postgres_with_and_without_tls(postgres_private):
+    encrypted = "SELECT ssl, current_database() FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    assert sql(postgres_private.tls_url, encrypted) == [(True, "sessions")]
+    without = postgres_private.url + "?sslmode=disable"
+    assert sql(without, encrypted) == [(False, "sessions")]
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        sql(without.replace("sessions-secret", "wrong"), "SELECT 1")
+
+
+@pytest.mark.server
+def test_postgres_keeps_its_data_through_a_kill(postgres_private):
+    url = postgres_private.url
+    sql(url, "CREATE TABLE kept AS SELECT 7 AS number")
+    postgres_private.kill()
+    with pytest.raises(psycopg.OperationalError):
+        sql(url, "SELECT 1")
+    postgres_private.restart()
+    assert sql(url, "SELECT number FROM kept") == [(7,)]
+
+
+@pytest.mark.server
+def test_paused_postgres_does_not_answer_on_open_connections(postgres_private):
+    with contextlib.closing(psycopg.connect(postgres_private.url)) as connection:
+        postgres_private.pause()
+        connection.pgconn.send_query(b"SELECT 1")
+        readable, _, _ = select.select([connection.fileno()], [], [], 0.5)
+        postgres_private.resume()
+        assert not readable
+        readable, _, _ = select.select([connection.fileno()], [], [], 10)
+        assert readable
 
 
 # ---- redis --------------------------------------------------------------------------------------

@@ -16,10 +16,19 @@ from __future__ import annotations
 
 from .base import Service, Services, Unavailable
 from .chromium import ChromiumService
+from .postgres import PostgresService
 from .redis import RedisService
 
 SERVICES: dict[str, type[Service]] = {
-    service.name: service for service in (RedisService, ChromiumService)
+    service.name: service for service in (RedisService, PostgresService, ChromiumService)
 }
 
-__all__ = ["SERVICES", "ChromiumService", "RedisService", "Service", "Services", "Unavailable"]
+__all__ = [
+    "SERVICES",
+    "ChromiumService",
+    "PostgresService",
+    "RedisService",
+    "Service",
+    "Services",
+    "Unavailable",
+]
