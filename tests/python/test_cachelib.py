@@ -160,15 +160,16 @@ def test_a_read_writes_only_when_a_touch_is_due():
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr("flask_session.cachelib._REMEMBERED_MAX", 3)
+    monkeypatch.setattr("flask_session.clients._REMEMBERED_MAX", 3)
     interface = CacheLibSessionInterface(client=cachelib.SimpleCache())
     store = interface._store
     for number in range(5):
         store.create(f"k{number}", _core.encode({"a": 1}), 60_000)
     assert store.load("k0")[2] is None
     assert store.load("k4")[2] > time.time() * 1000
+    assert [store.load(f"k{number}")[2] is None for number in range(5)] == [True] * 2 + [False] * 3
     store.remove("k4")
-    assert len(store.adapter._expiries) == 2
+    assert store.load("k4") is None
 
 
 # ---- the contract, as far as it goes ------------------------------------------------------------

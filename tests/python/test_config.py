@@ -772,7 +772,7 @@ def test_redis_decode_responses(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"socket_timeout": None}, "has no socket_timeout"),
+        ({"socket_timeout": None}, "has no timeout"),
         ({"socket_timeout": 4, "attempts": 3}, "4 s in each of 4 attempts"),
         ({"socket_timeout": 11, "attempts": 0}, "11 s in each of 1 attempts"),
         ({"socket_timeout": 2, "attempts": 3}, None),
