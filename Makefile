@@ -78,7 +78,7 @@ test: deps ## everything: checks, C and Python tests, sanitizers, real servers (
 	@echo "== Python tests, with servers and processes"
 	@$(PYTEST) $(PARALLEL)
 
-test-long: test ## full counts, every CPython and Flask, 15 minutes of fuzzing
+test-long: test ## full counts, every CPython, every Flask, 15 minutes of fuzzing
 	@echo "== Python tests, full counts"
 	@CESSION_LONG=1 $(PYTEST) $(PARALLEL) --timeout 3600
 	@echo "== CPython and Flask versions"

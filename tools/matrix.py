@@ -1,8 +1,8 @@
-"""The Python tests on every CPython that the package supports, with every Flask line.
+"""The Python tests on every CPython that the package supports, and with every Flask line.
 
-    .venv/bin/python tools/matrix.py [PYTEST ARGUMENT...]
+    .venv/bin/python tools/matrix.py [--all] [PYTEST ARGUMENT...]
 
-Takes the interpreters that are on this machine (python3.10 ... on PATH, or pyenv's), makes a
+Every CPython with the newest Flask, and every Flask with one CPython; --all: every pair. Takes the interpreters that are on this machine (python3.10 ... on PATH, or pyenv's), makes a
 virtualenv for each pair in build/matrix, and prints a table. An interpreter that is missing is a
 row that says NOT RUN (with CI=true an error).
 """
@@ -18,7 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "matrix"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-FLASKS = {"flask23": "2.3", "flask30": "3.0", "flask312": "3.1.2", "flask": "3.1 latest"}
+FLASKS = {"flask": "3.1 latest", "flask312": "3.1.2", "flask30": "3.0", "flask23": "2.3"}
+NEWEST_FLASK = "flask"
+PYTHON_OF_EVERY_FLASK = "3.11"
 
 
 def find_interpreter(version: str) -> str | None:
@@ -91,7 +93,10 @@ def run_one(version: str, interpreter: str, wheel: Path, flask: str, arguments: 
 
 
 def main() -> int:
-    arguments = sys.argv[1:] or ["-m", "not slow"]
+    arguments = sys.argv[1:]
+    every_pair = "--all" in arguments
+    arguments = [one for one in arguments if one != "--all"]
+    arguments = arguments or ["-m", "not slow", "-n", str(os.cpu_count()), "--dist", "worksteal"]
     WORK.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str, str]] = []
     for version in PYTHONS:
@@ -103,6 +108,8 @@ def main() -> int:
         log.unlink(missing_ok=True)
         wheel = build_wheel(version, interpreter, log)
         for flask, name in FLASKS.items():
+            if not every_pair and NEWEST_FLASK != flask and version != PYTHON_OF_EVERY_FLASK:
+                continue
             if wheel is None:
                 result = f"FAILED to build, see {log.relative_to(ROOT)}"
             else:
