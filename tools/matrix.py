@@ -2,9 +2,10 @@
 
     .venv/bin/python tools/matrix.py [--all] [PYTEST ARGUMENT...]
 
-Every CPython with the newest Flask, and every Flask with one CPython; --all: every pair. Takes the interpreters that are on this machine (python3.10 ... on PATH, or pyenv's), makes a
-virtualenv for each pair in build/matrix, and prints a table. An interpreter that is missing is a
-row that says NOT RUN (with CI=true an error).
+Every CPython with the newest Flask, and every Flask with one CPython; --all: every pair. Takes the
+interpreters that are on this machine (python3.10 ... on PATH, or pyenv's), makes a virtualenv for
+each pair in build/matrix, and prints a table. An interpreter that is missing is a row that says NOT
+RUN (with CI=true an error).
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def main() -> int:
         log.unlink(missing_ok=True)
         wheel = build_wheel(version, interpreter, log)
         for flask, name in FLASKS.items():
-            if not every_pair and NEWEST_FLASK != flask and version != PYTHON_OF_EVERY_FLASK:
+            if not every_pair and flask != NEWEST_FLASK and version != PYTHON_OF_EVERY_FLASK:
                 continue
             if wheel is None:
                 result = f"FAILED to build, see {log.relative_to(ROOT)}"
