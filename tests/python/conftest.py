@@ -15,10 +15,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
+from tests import long_run_wanted
 from tests.rows import ROWS, Row
 from tests.services import RedisService, Services, Unavailable, venvs
 from tests.services.base import clean_environment
@@ -106,7 +107,7 @@ def pytest_report_header() -> list[str]:
 @pytest.fixture(scope="session")
 def long_run() -> bool:
     """Whether full counts are asked for (make test-long)."""
-    return os.environ.get("CESSION_LONG", "") not in {"", "0"}
+    return long_run_wanted()
 
 
 # ---- servers ------------------------------------------------------------------------------------
@@ -143,6 +144,21 @@ def start_row(services: Services) -> Callable[..., Row]:
             _not_run(reason)
 
     return start
+
+
+def row_parameters(chosen: Callable[[type[Row]], bool] = lambda row: True) -> list[Any]:
+    """The rows, as parameters of a test."""
+    return [
+        pytest.param(name, id=name, marks=list(row.marks))
+        for name, row in ROWS.items()
+        if chosen(row)
+    ]
+
+
+@pytest.fixture(scope="module", params=row_parameters())
+def row(request: pytest.FixtureRequest, start_row: Callable[..., Row]) -> Row:
+    """Every row of tests/rows, with a server that other tests use as well."""
+    return start_row(request.param)
 
 
 @pytest.fixture

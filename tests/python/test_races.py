@@ -1,17 +1,19 @@
 """Requests of one session at the same time: nothing is lost, nothing comes back.
 
 Every test runs on every store (STORES), with the requests in threads of this process, in two
-processes and in two processes with threads. Interleavings are forced: a request of apps/script.py
-waits in the middle of its view ("meet") until the test lets it go on. Only the two tests "without a
-plan" leave the order to chance.
+processes and in two processes with threads; on rows of tests/rows that are `raced` in two processes
+(the tests marked as `telling`; with CESSION_LONG=1 all). Interleavings are forced: a request of
+apps/script.py waits in the middle of its view ("meet") until the test lets it go on. Only the tests
+"without a plan" leave the order to chance.
 
-CESSION_LONG=1: 1,000 rounds.
+CESSION_LONG=1: 1,000 rounds, on rows 300.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,7 +27,10 @@ from flask_session import _core, config
 from flask_session.cachelib import CacheLibStore
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+import tests.rows
+from tests import long_run_wanted
 from tests.python.apps import script
+from tests.rows import ROWS, Row, new_prefix
 from tests.services.stage import Stage
 from tests.services.visitor import Visitor as Browser
 from tests.services.web import Answer, Gunicorn
@@ -57,6 +62,7 @@ STORES: dict[str, Callable[[Path, pytest.FixtureRequest], Settings]] = {
     "filesystem": filesystem_settings,
     "redis": redis_settings,
 }
+RACED_ROWS = [name for name, row in ROWS.items() if vars(row).get("raced")]
 STORE_MARKS = {"redis": [pytest.mark.server]}
 # Name -> gunicorn's settings; None: threads of this process.
 SERVERS: dict[str, dict[str, Any] | None] = {
@@ -108,6 +114,14 @@ class Site:
     parallel: int
     """So many requests can be under way at once."""
     processes: int
+    long: bool
+    row: bool
+
+    def rounds(self, full: int, short: int) -> int:
+        """How often, in a long run and else."""
+        if self.row:
+            full, short = min(full, 300), min(short, 25)
+        return full if self.long else short
 
     def visitor(self) -> Visitor:
         return Visitor(self.url, self.pool)
@@ -120,7 +134,9 @@ class Site:
         return names
 
 
-def open_site(folder: Path, settings: Settings, server: str) -> Iterator[Site]:
+def open_site(
+    folder: Path, settings: Settings, server: str, long: bool, row: Row | None = None
+) -> Iterator[Site]:
     stage = Stage()
     events = folder / "events"
     events.touch()
@@ -134,6 +150,7 @@ def open_site(folder: Path, settings: Settings, server: str) -> Iterator[Site]:
         "variants": VARIANTS,
         "stage": stage.port,
         "events": str(events),
+        "row": None if row is None else [row.name, row.where, new_prefix()],
     }
     options = SERVERS[server]
     running: ThreadServer | Gunicorn
@@ -142,12 +159,16 @@ def open_site(folder: Path, settings: Settings, server: str) -> Iterator[Site]:
     else:
         (folder / "script.py").write_text(Path(script.__file__).read_text())
         environment = {"CESSION_SCRIPT": json.dumps(given)}
+        if row is not None:
+            path = [str(Path(tests.rows.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         running = Gunicorn(folder, "script:site", env=environment, **options)
         running.start()
     parallel = 2 if server == "2-sync" else 4
     with ThreadPoolExecutor(8) as pool:
         try:
-            yield Site(running.url, stage, events, pool, parallel, 2 if options else 1)
+            processes = 2 if options else 1
+            yield Site(running.url, stage, events, pool, parallel, processes, long, row is not None)
         finally:
             stage.close()
             running.stop()
@@ -156,7 +177,7 @@ def open_site(folder: Path, settings: Settings, server: str) -> Iterator[Site]:
 def site_parameters() -> list[Any]:
     return [
         pytest.param(
-            (store, server),
+            (store, server, False),
             id=f"{store}-{server}",
             marks=[*STORE_MARKS.get(store, []), *SERVER_MARKS.get(server, [])],
         )
@@ -165,13 +186,42 @@ def site_parameters() -> list[Any]:
     ]
 
 
-@pytest.fixture(scope="module", params=site_parameters())
+def row_parameters() -> list[Any]:
+    server = "2-sync"
+    return [
+        pytest.param(
+            (name, server, True),
+            id=f"row-{name}-{server}",
+            marks=[*ROWS[name].marks, *SERVER_MARKS[server]],
+        )
+        for name in RACED_ROWS
+    ]
+
+
+def telling(test: Any) -> Any:
+    """One of the few races that tell most: rows take part in these in every run."""
+    test.telling = True
+    return test
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "running_site" in metafunc.fixturenames:
+        rows = long_run_wanted() or hasattr(metafunc.function, "telling")
+        parameters = site_parameters() + (row_parameters() if rows else [])
+        metafunc.parametrize("running_site", parameters, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def running_site(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, long_run: bool
 ) -> Iterator[Site]:
-    store, server = request.param
-    folder = tmp_path_factory.mktemp(f"{store}-{server}")
-    yield from open_site(folder, STORES[store](folder, request), server)
+    name, server, is_row = request.param
+    folder = tmp_path_factory.mktemp(f"{name}-{server}")
+    if is_row:
+        row = request.getfixturevalue("start_row")(name)
+        yield from open_site(folder, {}, server, long_run, row)
+    else:
+        yield from open_site(folder, STORES[name](folder, request), server, long_run)
 
 
 @pytest.fixture
@@ -295,10 +345,12 @@ def crowd(site: Site, visitor: Visitor, sid: str | None) -> Iterator[set[str | N
 def test_every_atomic_store_is_here():
     """Not here: memory, which processes do not share and which C tests race, and what says itself
     that it cannot compare and set."""
-    assert set(config.BACKENDS) - set(STORES) == {"memory", "cachelib"}
+    raced = {*STORES, *(name.partition("-")[0] for name in RACED_ROWS)}
+    assert set(config.BACKENDS) - raced == {"memory", "cachelib"}
     assert not CacheLibStore.capabilities & _core.CAP_ATOMIC
 
 
+@telling
 def test_these_stores_promise_what_is_raced(site, visitor):
     assert json.loads(visitor.get("/capabilities").body) & _core.CAP_ATOMIC
 
@@ -313,6 +365,7 @@ def test_a_touch_is_due_in_its_variant(site, visitor):
     assert record["left_ms"] > 2 * LIFETIME * 1000
 
 
+@telling
 def test_requests_go_to_every_process(site, visitor):
     seen: set[int] = set()
     for _ in range(500):
@@ -327,9 +380,10 @@ def test_requests_go_to_every_process(site, visitor):
 # ---- writers ------------------------------------------------------------------------------------
 
 
-def test_writers_of_different_keys_lose_nothing(site, visitor, long_run):
+@telling
+def test_writers_of_different_keys_lose_nothing(site, visitor):
     """All have read before the first writes, so all but one meet another's write."""
-    rounds = 1000 if long_run else 100
+    rounds = site.rounds(1000, 100)
     keys = [f"key{number}" for number in range(site.parallel)]
     for number in range(rounds):
         writers = [
@@ -343,9 +397,10 @@ def test_writers_of_different_keys_lose_nothing(site, visitor, long_run):
     assert site.events() == []
 
 
-def test_writers_without_a_plan_lose_nothing(site, visitor, long_run):
+@telling
+def test_writers_without_a_plan_lose_nothing(site, visitor):
     """Each counts in a key of its own, as fast as it can."""
-    rounds = 1000 if long_run else 100
+    rounds = site.rounds(1000, 100)
 
     def count(key: str) -> list[int]:
         mine = visitor.twin()
@@ -388,6 +443,7 @@ def test_a_deleted_key_does_not_come_back_by_another_s_write(site, visitor):
     assert "token" not in content
 
 
+@telling
 def test_both_changed_one_key_the_later_one_wins_with_one_event(site, visitor):
     late = visitor.slow(["get", "x"], ["meet", "read"], ["set", "x", "late"], ["set", "y", 1])
     site.stage.wait("read")
@@ -515,6 +571,7 @@ def assert_logged_out(visitor: Visitor, sid: str, user: str) -> None:
     ids=["reader", "touch", "writer", "writer-no-refresh", "same-key", "deletion", "writer-raise",
          "writer-twice", "regenerate", "write-and-regenerate"],
 )  # fmt: skip
+@telling
 def test_logout_while_a_request_is_under_way(site, visitor, variant, steps, lost, logout):
     sid, user = visitor.sid, user_of(visitor)
     late = visitor.slow(["all"], ["meet", "read"], *steps, variant=variant)
@@ -552,6 +609,7 @@ def test_logout_before_a_slow_request_looks_at_the_session(site, visitor):
     ids=["write", "nested", "read"],
 )
 @pytest.mark.parametrize("variant", ["", "due"])
+@telling
 def test_emptying_wins_over_a_write_in_between(site, visitor, steps, variant):
     """The slow one is the logout: it has read, another one writes, it empties."""
     visitor.do(["set", "cart", {"n": 1}])
@@ -591,10 +649,10 @@ def test_two_logouts_at_once(site, visitor):
     assert_logged_out(visitor, sid, user)
 
 
-def test_logout_without_a_plan(site, long_run):
+@telling
+def test_logout_without_a_plan(site):
     """Writers, readers and touches run freely while one logs out: none of them brings it back."""
-    rounds = 100 if long_run else 15
-    for _ in range(rounds):
+    for _ in range(site.rounds(300, 15)):
         visitor = site.visitor()
         user = uuid.uuid4().hex
         visitor.do(["set", "user", user])
@@ -661,6 +719,7 @@ def test_regenerate_alone(site, visitor):
     ids=["reader", "touch", "writer", "writer-touch", "same-key", "conflict-raise", "writer-twice",
          "second-login", "second-login-twice"],
 )  # fmt: skip
+@telling
 def test_regenerate_while_a_request_is_under_way(site, visitor, variant, steps, lost):
     """What was under way keeps what it had loaded; it stores nothing and sets no cookie."""
     old, user = visitor.sid, user_of(visitor)
@@ -692,6 +751,7 @@ def test_regenerate_while_a_request_is_under_way(site, visitor, variant, steps, 
     ],
     ids=["read", "write", "nested", "deletion", "same-key"],
 )
+@telling
 def test_a_commit_while_regenerate_is_under_way(site, visitor, variant, steps, content):
     """It was committed before the old record was retired: it goes along into the new one."""
     visitor.do(["set", "cart", {"n": 1}])
@@ -707,9 +767,10 @@ def test_a_commit_while_regenerate_is_under_way(site, visitor, variant, steps, c
     assert_moved(visitor, old, user, **expected)
 
 
-def test_two_logins_at_once(site, long_run):
+@telling
+def test_two_logins_at_once(site):
     """Both have read the anonymous session; one new session is left, and the browser has it."""
-    for _ in range(100 if long_run else 15):
+    for _ in range(site.rounds(300, 15)):
         visitor = site.visitor()
         visit = uuid.uuid4().hex
         visitor.do(["set", "visit", visit])
@@ -747,6 +808,7 @@ def test_between_the_regenerate_and_its_answer_the_old_id_is_refused(site, visit
     assert_moved(visitor, old, user, admin=True)
 
 
+@telling
 def test_logout_while_regenerate_is_under_way(site, visitor):
     """The logout is first: nothing is left, and the new id is told to nobody."""
     old, user = visitor.sid, user_of(visitor)
@@ -802,9 +864,10 @@ def test_regenerate_with_signed_cookies(site):
     assert visitor.record(first)["data"] is None
 
 
-def test_regenerate_without_a_plan(site, long_run):
+@telling
+def test_regenerate_without_a_plan(site):
     """Requests with the old id run freely while one regenerates: one live session, the new one."""
-    for _ in range(100 if long_run else 15):
+    for _ in range(site.rounds(300, 15)):
         visitor = site.visitor()
         user = uuid.uuid4().hex
         visitor.do(["set", "user", user])

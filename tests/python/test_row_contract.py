@@ -12,20 +12,11 @@ import flask
 import pytest
 from flask_session import Session, SessionStoreError, _core
 
-from tests.rows import ROWS, Row, configuration
+from tests.rows import Row, configuration
 
 SECOND, HOUR, DAY = 1000, 3_600_000, 86_400_000
 # What a server and its client may take on a busy machine.
 SLACK = 5 * SECOND
-
-
-def row_parameters() -> list[Any]:
-    return [pytest.param(name, marks=list(row.marks)) for name, row in ROWS.items()]
-
-
-@pytest.fixture(scope="module", params=row_parameters())
-def row(request: pytest.FixtureRequest, start_row: Callable[[str], Row]) -> Row:
-    return start_row(request.param)
 
 
 def open_store(row: Row, **settings: Any) -> _core.Store:

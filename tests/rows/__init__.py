@@ -2,14 +2,15 @@
 
 To add one: a class in a module of its backend (see redis.py) and its name in ROWS. The tests are in
 tests/python: test_row_contract.py (the store contract), test_row_applications.py (whole
-applications).
+applications), test_races.py (processes, for rows that are `raced`), test_predecessor_stores.py,
+test_row_time_zones.py, test_row_outages.py.
 """
 
 from __future__ import annotations
 
-from .base import Row, Settings, Where, configuration, new_prefix
+from .base import Row, Settings, Where, configuration, new_prefix, with_timeout
 from .redis import RedisResp3Row, RedisRow, RedisUnixRow
 
 ROWS: dict[str, type[Row]] = {row.name: row for row in (RedisRow, RedisResp3Row, RedisUnixRow)}
 
-__all__ = ["ROWS", "Row", "Settings", "Where", "configuration", "new_prefix"]
+__all__ = ["ROWS", "Row", "Settings", "Where", "configuration", "new_prefix", "with_timeout"]

@@ -24,7 +24,7 @@ class Row(ABC):
     """
 
     name: ClassVar[str]
-    """As the tests show it: `memcached-pymemcache`."""
+    """As the tests show it; begins with the SESSION_TYPE: `memcached-pymemcache`."""
     service: ClassVar[type[Service]]
     """The server."""
     marks: ClassVar[Sequence[Any]] = (pytest.mark.server,)
@@ -32,6 +32,18 @@ class Row(ABC):
     """How coarse the stored expiry is."""
     max_value: ClassVar[int | None] = None
     """The size of a value that is refused with a clear error; None: 1 MiB and more are stored."""
+    timeout: ClassVar[float] = 2
+    """Seconds that `settings` lets a client object wait for an answer (a URL's client gets it as
+    SESSION_STORE_TIMEOUT); a test may want less."""
+    raced: ClassVar[bool] = False
+    """Takes part in the races of several processes: one row for each backend and database. Not
+    inherited by other rows."""
+    one_port: ClassVar[bool] = True
+    """The server is reached on one TCP port, so that a proxy can stand in front of it."""
+    round_trips: ClassVar[Mapping[str, int]] = {}
+    """What an operation costs on the wire where that is not one: {"replace": 3}."""
+    durable: ClassVar[bool] = False
+    """What the server had stored is there again after its restart."""
     predecessors: ClassVar[Sequence[str]] = ()
     """Virtualenvs (tests/services/venvs.py) whose data this row shares."""
     legacy: ClassVar[str] = ""
@@ -60,6 +72,16 @@ class Row(ABC):
         that reads the store sees it; None: the store does not show it."""
         return None
 
+    @classmethod
+    def keys(cls, where: Where, prefix: str) -> list[str]:
+        """The ids of all records under this prefix, for a store that cannot list them itself."""
+        raise NotImplementedError(f"{cls.name} does not list its keys")
+
+    def set_time_zone(self, zone: str) -> bool:
+        """Give this row's own server (never a shared one) a time zone such as Asia/Tokyo; False:
+        it has none."""
+        return False
+
     def through(self, port: int) -> Where:
         """`where` with the server's port replaced, for a proxy in front of it."""
         own = str(self.server.port())
@@ -71,11 +93,17 @@ def new_prefix() -> str:
     return f"t{uuid.uuid4().hex[:12]}:"
 
 
+def with_timeout(row: type[Row], seconds: float) -> type[Row]:
+    """The same row, whose client waits so long."""
+    return type(row.__name__, (row,), {"timeout": seconds})
+
+
 def configuration(row: type[Row], where: Mapping[str, str], **more: Any) -> Settings:
     """A whole Flask configuration for a row, with a prefix of its own."""
     return {
         "SECRET_KEY": "a secret of the tests",
         "SESSION_KEY_PREFIX": new_prefix(),
+        "SESSION_STORE_TIMEOUT": row.timeout,
         **row.settings(dict(where)),
         **more,
     }

@@ -10,12 +10,12 @@ from tests.services.redis import RedisService
 from .base import Row, Settings, Where
 
 
-def client(url: str, **options: Any) -> Any:
+def client(url: str, timeout: float = 2, **options: Any) -> Any:
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    limits: dict[str, Any] = {"socket_timeout": 2, "retry": Retry(NoBackoff(), 0)}
+    limits: dict[str, Any] = {"socket_timeout": timeout, "retry": Retry(NoBackoff(), 0)}
     return redis.Redis.from_url(url, **limits | options)
 
 
@@ -33,7 +33,7 @@ config.update(SESSION_TYPE="redis", SESSION_REDIS=redis.Redis.from_url(where["RE
 
     @classmethod
     def settings(cls, where: Where) -> Settings:
-        return {"SESSION_TYPE": "redis", "SESSION_REDIS": client(where["REDIS_URL"])}
+        return {"SESSION_TYPE": "redis", "SESSION_REDIS": client(where["REDIS_URL"], cls.timeout)}
 
     @classmethod
     def stored_expiry(cls, where: Where, key: str) -> float | None:
@@ -46,13 +46,15 @@ class RedisResp3Row(RedisRow):
 
     @classmethod
     def settings(cls, where: Where) -> Settings:
-        return {"SESSION_TYPE": "redis", "SESSION_REDIS": client(where["REDIS_URL"], protocol=3)}
+        made = client(where["REDIS_URL"], cls.timeout, protocol=3)
+        return {"SESSION_TYPE": "redis", "SESSION_REDIS": made}
 
 
 class RedisUnixRow(RedisRow):
     """A URL instead of a client, to a unix socket."""
 
     name = "redis-unix-url"
+    one_port = False
 
     @classmethod
     def settings(cls, where: Where) -> Settings:

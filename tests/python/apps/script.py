@@ -14,7 +14,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import flask
@@ -59,8 +60,20 @@ STEPS: dict[str, Callable[..., Any]] = {
 }
 
 
-def make_app(settings: dict[str, Any], stage: int, events: str) -> flask.Flask:
+def make_app(
+    settings: dict[str, Any], stage: int, events: str, row: Sequence[Any] | None = None
+) -> flask.Flask:
+    """row: name, place and key prefix of a store of tests/rows, whose client objects are made
+    here and in every process anew."""
     app = flask.Flask("script")
+    keys = None
+    if row is not None:
+        from tests.rows import ROWS, configuration, with_timeout
+
+        name, where, prefix = row
+        patient = with_timeout(ROWS[name], settings.get("SESSION_STORE_TIMEOUT", 2))
+        app.config.update(configuration(patient, where, SESSION_KEY_PREFIX=prefix))
+        keys = partial(patient.keys, where, prefix)
     app.config.update(settings)
     flask_session.Session(app)
 
@@ -98,7 +111,11 @@ def make_app(settings: dict[str, Any], stage: int, events: str) -> flask.Flask:
 
     @app.get("/records")
     def records() -> Any:
-        found, cursor = [], b""
+        found: list[dict[str, Any] | None] = []
+        if keys is not None and not store.capabilities & _core.CAP_LISTABLE:
+            stored = [store.load(key) for key in keys()]
+            return flask.jsonify([content(one[0]) for one in stored if one is not None])
+        cursor = b""
         while True:
             cursor, rows = store.scan(cursor)
             found += [content(value) for _, value, _ in rows]
@@ -128,11 +145,12 @@ def make_app(settings: dict[str, Any], stage: int, events: str) -> flask.Flask:
 
 class Site:
     """A WSGI application: {"settings": {...}, "variants": {name: {...}}, "stage": port,
-    "events": file}."""
+    "events": file, "row": see make_app}."""
 
     def __init__(self, given: dict[str, Any]) -> None:
+        rest = (given["stage"], given["events"], given.get("row"))
         self.apps = {
-            name: make_app({**given["settings"], **own}, given["stage"], given["events"])
+            name: make_app({**given["settings"], **own}, *rest)
             for name, own in {"": {}, **given.get("variants", {})}.items()
         }
 
