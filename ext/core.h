@@ -44,7 +44,7 @@
                                                             X(SESSION_COOKIE_SAMESITE)             \
                                                                 X(SESSION_COOKIE_PARTITIONED)      \
                                                                     X(_list) X(__reversed__)       \
-                                                                        X(mimetype) X(serializer) X(format)
+                                                                        X(mimetype) X(serializer) X(format) X(__getitem__)
 /* clang-format on */
 
 /* X(name): events, in the order of cx_interface.counts. */

@@ -346,6 +346,22 @@ static int current_template(cx_interface *self, PyObject *config, bool expires)
     return result;
 }
 
+/* Whether config[key] is what the dict holds. The slot cannot tell: a subclass has its own
+ * even where it overrides nothing. */
+static int plain_config(cx_state *state, PyObject *config)
+{
+    if (!PyDict_Check(config)) {
+        return 0;
+    }
+    PyObject *have = PyObject_GetAttr((PyObject *)Py_TYPE(config), state->s.__getitem__);
+    PyObject *plain = have ? PyObject_GetAttr((PyObject *)&PyDict_Type, state->s.__getitem__)
+                           : NULL;
+    int result = plain ? have == plain : -1;
+    Py_XDECREF(plain);
+    Py_XDECREF(have);
+    return result;
+}
+
 int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response, PyObject *text,
                        int64_t expires_in_us)
 {
@@ -355,10 +371,12 @@ int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response,
     size_t date_len = 0;
     bool expires = expires_in_us >= 0;
     /* A configuration that answers in its own way is asked as Flask's getters ask it. */
-    if (self->overrides.getters || !state->dump_cookie || !PyDict_Check(config) ||
-        Py_TYPE(config)->tp_as_mapping->mp_subscript != PyDict_Type.tp_as_mapping->mp_subscript ||
-        !PyUnicode_IS_ASCII(text)) {
+    if (self->overrides.getters || !state->dump_cookie || !PyUnicode_IS_ASCII(text)) {
         return 0;
+    }
+    int plain = plain_config(state, config);
+    if (plain <= 0) {
+        return plain;
     }
     if (expires) {
         struct timespec now;

@@ -354,6 +354,37 @@ def test_adapter_over_a_client_object(tmp_path, run):
     assert profile.package == {**load, "redis.py:replace": 1, "redis.py:__call__": 2}
 
 
+# ---- nothing of werkzeug's either, for cookie and headers -----------------------------------------
+
+HEADER_WORK = {"cookies", "parse_cookie", "set_cookie", "dump_cookie", "http_date", "vary"}
+FLASK_GETTERS = {name for name in dir(flask.sessions.SessionInterface) if name.startswith("get_")}
+
+
+def test_cookie_and_headers_are_made_in_c(site):
+    """The shortcuts are taken, not only right."""
+    for path in ("/get", "/set/bob", "/nested", "/permanent", "/login/bob"):
+        profile, _ = site.profile(site.browser(), path)
+        assert profile.all.keys() & (HEADER_WORK | FLASK_GETTERS) <= {"get_ident"}, path
+    profile, cookies = site.profile(site.app.test_client(), "/set/ann")
+    assert profile.all.keys() & (HEADER_WORK | FLASK_GETTERS) == set()
+    assert len(cookies) == 1
+
+
+def test_a_configuration_that_answers_in_its_own_way_is_asked(tmp_path):
+    class Config(flask.Config):
+        def __getitem__(self, key):
+            value = super().__getitem__(key)
+            return "mine" if key == "SESSION_COOKIE_NAME" else value
+
+    site = Site(tmp_path, SESSION_TYPE="memory")
+    config = Config(tmp_path)
+    config.update(site.app.config)
+    site.app.config = config
+    profile, [cookie] = site.profile(site.app.test_client(), "/set/ann")
+    assert profile.all["dump_cookie"] == 1
+    assert cookie.startswith("mine=")
+
+
 # ---- how much of it is C ------------------------------------------------------------------------
 
 
