@@ -354,7 +354,7 @@ def test_adapter_over_a_client_object(tmp_path, run):
     assert profile.package == {**load, "redis.py:replace": 1, "redis.py:__call__": 2}
 
 
-# ---- nothing of werkzeug's either, for cookie and headers -----------------------------------------
+# ---- nothing of werkzeug's either, for cookie and headers ----------------------------------------
 
 HEADER_WORK = {"cookies", "parse_cookie", "set_cookie", "dump_cookie", "http_date", "vary"}
 FLASK_GETTERS = {name for name in dir(flask.sessions.SessionInterface) if name.startswith("get_")}
