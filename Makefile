@@ -82,6 +82,7 @@ test-long: test ## full counts, every CPython, every Flask, 15 minutes of fuzzin
 	@echo "== Python tests, full counts"
 	@CESSION_LONG=1 $(PYTEST) $(PARALLEL) --timeout 3600
 	@echo "== CPython and Flask versions"
+	@PYTHON="$(PYTHON)" tools/deps.sh matrix
 	@$(IN_VENV) $(BIN)/python tools/matrix.py
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=900
 
