@@ -14,12 +14,14 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import psycopg
+import pymysql
 import pytest
 import redis as redis_py
 
-from tests.services import PostgresService, RedisService, Services, Unavailable
+from tests.services import MariadbService, PostgresService, RedisService, Services, Unavailable
 from tests.services.base import process_start, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,6 +183,42 @@ def test_paused_postgres_does_not_answer_on_open_connections(postgres_private):
         assert not readable
         readable, _, _ = select.select([connection.fileno()], [], [], 10)
         assert readable
+
+
+# ---- mariadb ------------------------------------------------------------------------------------
+
+
+@pytest.mark.server
+def test_mariadb_with_tls_and_its_data_through_a_kill(services):
+    try:
+        server = services.own(MariadbService)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+    def ask(statement: str, password: str = "sessions-secret", **more: Any) -> Any:
+        settings = {"user": "app", "password": password, "database": "sessions", **more}
+        with pymysql.connect(
+            host="127.0.0.1", port=server.port(), connect_timeout=5, read_timeout=5, **settings
+        ) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                return cursor.fetchall()
+
+    try:
+        authority = {"ca": server.exports()["MARIADB_CA"]}
+        cipher = "SHOW STATUS LIKE 'Ssl_cipher'"
+        assert ask(cipher, ssl=authority)[0][1] != ""
+        assert ask(cipher, ssl_disabled=True)[0][1] == ""
+        with pytest.raises(pymysql.OperationalError, match="denied"):
+            ask("SELECT 1", password="wrong")
+        ask("CREATE TABLE kept AS SELECT 7 AS number")
+        server.kill()
+        with pytest.raises(pymysql.OperationalError):
+            ask("SELECT 1")
+        server.restart()
+        assert ask("SELECT number FROM kept") == ((7,),)
+    finally:
+        server.end()
 
 
 # ---- redis --------------------------------------------------------------------------------------

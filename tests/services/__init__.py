@@ -16,16 +16,19 @@ from __future__ import annotations
 
 from .base import Service, Services, Unavailable
 from .chromium import ChromiumService
+from .mariadb import MariadbService
 from .postgres import PostgresService
 from .redis import RedisService
 
 SERVICES: dict[str, type[Service]] = {
-    service.name: service for service in (RedisService, PostgresService, ChromiumService)
+    service.name: service
+    for service in (RedisService, PostgresService, MariadbService, ChromiumService)
 }
 
 __all__ = [
     "SERVICES",
     "ChromiumService",
+    "MariadbService",
     "PostgresService",
     "RedisService",
     "Service",
