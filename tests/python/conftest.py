@@ -15,12 +15,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
 from tests import long_run_wanted
-from tests.rows import ROWS, Row
+from tests.rows import ROWS, Row, parameters
 from tests.services import RedisService, Services, Unavailable, venvs
 from tests.services.base import clean_environment
 from tests.services.base import free_port as find_free_port
@@ -146,16 +146,7 @@ def start_row(services: Services) -> Callable[..., Row]:
     return start
 
 
-def row_parameters(chosen: Callable[[type[Row]], bool] = lambda row: True) -> list[Any]:
-    """The rows, as parameters of a test."""
-    return [
-        pytest.param(name, id=name, marks=list(row.marks))
-        for name, row in ROWS.items()
-        if chosen(row)
-    ]
-
-
-@pytest.fixture(scope="module", params=row_parameters())
+@pytest.fixture(scope="module", params=parameters())
 def row(request: pytest.FixtureRequest, start_row: Callable[..., Row]) -> Row:
     """Every row of tests/rows, with a server that other tests use as well."""
     return start_row(request.param)

@@ -8,9 +8,33 @@ test_row_time_zones.py, test_row_outages.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
 from .base import Row, Settings, Where, configuration, new_prefix, with_timeout
 from .redis import RedisResp3Row, RedisRow, RedisUnixRow
 
 ROWS: dict[str, type[Row]] = {row.name: row for row in (RedisRow, RedisResp3Row, RedisUnixRow)}
 
-__all__ = ["ROWS", "Row", "Settings", "Where", "configuration", "new_prefix", "with_timeout"]
+
+def parameters(chosen: Callable[[type[Row]], bool] = lambda row: True) -> list[Any]:
+    """The names of rows, as parameters of a test."""
+    return [
+        pytest.param(name, id=name, marks=list(row.marks))
+        for name, row in ROWS.items()
+        if chosen(row)
+    ]
+
+
+__all__ = [
+    "ROWS",
+    "Row",
+    "Settings",
+    "Where",
+    "configuration",
+    "new_prefix",
+    "parameters",
+    "with_timeout",
+]

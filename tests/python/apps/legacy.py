@@ -1,6 +1,6 @@
 """Views that the predecessors' applications and ours share; run as a program in a predecessor's
-virtualenv it visits them: JSON {"settings", "visits": [[path, cookie], ...]} in, [[text, cookie],
-...] out.
+virtualenv it visits them: JSON {"settings", "setup", "where", "visits": [[path, cookie], ...]} in,
+[[text, cookie], ...] out. `setup` is code that puts client objects into `config`, see Row.legacy.
 """
 
 import datetime as dt
@@ -105,10 +105,7 @@ def main():
     given = json.load(sys.stdin)
     app = flask.Flask("legacy")
     app.config.update(given["settings"])
-    if "SESSION_REDIS" in app.config:
-        import redis
-
-        app.config["SESSION_REDIS"] = redis.Redis.from_url(app.config["SESSION_REDIS"])
+    exec(given["setup"], {"app": app, "config": app.config, "where": given["where"]})
     Session(app)
     add_views(app)
     print(json.dumps([visit(app, path, cookie) for path, cookie in given["visits"]]))
