@@ -67,17 +67,17 @@ static int add_from_getter(cx_interface *self, PyObject *app, PyObject *kwargs, 
 static PyObject *cookie_attributes(cx_interface *self, PyObject *app)
 {
     cx_state *state = self->state;
-    PyObject *kwargs = PyDict_New();
+    /* Flask before 3.1 knows no partitioned cookies */
+    int partitioned = cx_has_attr((PyObject *)self, state->s.get_cookie_partitioned);
+    PyObject *kwargs = partitioned < 0 ? NULL : PyDict_New();
     if (!kwargs ||
         add_from_getter(self, app, kwargs, state->s.get_cookie_domain, state->s.domain) < 0 ||
         add_from_getter(self, app, kwargs, state->s.get_cookie_path, state->s.path) < 0 ||
         add_from_getter(self, app, kwargs, state->s.get_cookie_secure, state->s.secure) < 0 ||
         add_from_getter(self, app, kwargs, state->s.get_cookie_samesite, state->s.samesite) < 0 ||
         add_from_getter(self, app, kwargs, state->s.get_cookie_httponly, state->s.httponly) < 0 ||
-        /* Flask before 3.1 knows no partitioned cookies */
-        (PyObject_HasAttr((PyObject *)self, state->s.get_cookie_partitioned) &&
-         add_from_getter(self, app, kwargs, state->s.get_cookie_partitioned, state->s.partitioned) <
-             0)) {
+        (partitioned && add_from_getter(self, app, kwargs, state->s.get_cookie_partitioned,
+                                        state->s.partitioned) < 0)) {
         Py_CLEAR(kwargs);
     }
     return kwargs;

@@ -100,6 +100,8 @@ static inline cx_state *cx_state_of(PyObject *module)
 /* ---- errors.c -------------------------------------------------------------- */
 
 int cx_errors_add(PyObject *module, cx_state *state);
+/* 1, 0, or -1 with the exception that PyObject_HasAttr would swallow. */
+int cx_has_attr(PyObject *object, PyObject *name);
 /* Turn a negative status into an exception and return NULL. A Python exception
  * that is already set becomes the cause (or stays, when it is none of
  * Exception's: KeyboardInterrupt, GreenletExit). */

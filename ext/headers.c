@@ -246,7 +246,8 @@ static int make_template(cx_interface *self, PyObject **now, bool expires)
     cx_state *state = self->state;
     cx_cookie_template *t = &self->cookie_template[expires];
     int has_path = PyObject_IsTrue(now[2]);
-    if (has_path < 0) {
+    int partitioned = cx_has_attr((PyObject *)self, state->s.get_cookie_partitioned);
+    if (has_path < 0 || partitioned < 0) {
         return -1;
     }
     PyObject *path = has_path ? now[2] : now[7];
@@ -256,8 +257,7 @@ static int make_template(cx_interface *self, PyObject **now, bool expires)
     PyObject *text = NULL, *args = NULL;
     if (kwargs &&
         /* Flask before 3.1 knows no partitioned cookies, and werkzeug may not either */
-        (now[6] == Py_None ||
-         !PyObject_HasAttr((PyObject *)self, state->s.get_cookie_partitioned) ||
+        (now[6] == Py_None || !partitioned ||
          PyDict_SetItem(kwargs, state->s.partitioned, now[6]) == 0)) {
         PyObject *mark = expires ? PyUnicode_FromString(expires_mark) : Py_NewRef(Py_None);
         if (mark && PyDict_SetItem(kwargs, state->s.expires, mark) == 0) {

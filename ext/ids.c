@@ -1,4 +1,4 @@
-/* Module functions over ids and signatures, and conversions of durations. */
+/* Module functions over ids and forks, and conversions of durations. */
 #include "core.h"
 
 #include <math.h>
@@ -19,96 +19,6 @@ static PyObject *generate_sid(PyObject *module, PyObject *arg)
                                 : cx_raise(cx_state_of(module), status, &err);
 }
 
-#define CX_KEYS_MAX 64
-
-static cession_signer *signer_from(PyObject *module, PyObject *keys)
-{
-    cession_span spans[CX_KEYS_MAX];
-    cession_error err = CESSION_ERROR_INIT;
-    cession_signer *signer = NULL;
-    PyObject *list = PySequence_Fast(keys, "keys must be a sequence of bytes");
-    if (!list) {
-        return NULL;
-    }
-    Py_ssize_t count = PySequence_Fast_GET_SIZE(list);
-    if (count < 1 || count > CX_KEYS_MAX) {
-        PyErr_Format(PyExc_ValueError, "1 to %d keys are needed", CX_KEYS_MAX);
-        Py_DECREF(list);
-        return NULL;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *key = PySequence_Fast_GET_ITEM(list, i);
-        if (!PyBytes_Check(key)) {
-            PyErr_SetString(PyExc_TypeError, "keys must be a sequence of bytes");
-            Py_DECREF(list);
-            return NULL;
-        }
-        spans[i] = cession_span_of(PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key));
-    }
-    int status = cession_signer_new(spans, (size_t)count, &signer, &err);
-    Py_DECREF(list);
-    if (status != CESSION_OK) {
-        cx_raise(cx_state_of(module), status, &err);
-        return NULL;
-    }
-    return signer;
-}
-
-static PyObject *sign(PyObject *module, PyObject *args)
-{
-    const char *value;
-    Py_ssize_t len;
-    PyObject *keys, *result = NULL;
-    cession_error err = CESSION_ERROR_INIT;
-    cession_buf out;
-    if (!PyArg_ParseTuple(args, "s#O:sign", &value, &len, &keys)) {
-        return NULL;
-    }
-    cession_signer *signer = signer_from(module, keys);
-    if (!signer) {
-        return NULL;
-    }
-    cession_buf_init(&out, CESSION_SIGNED_MAX);
-    int status = cession_signer_sign(signer, cession_span_of(value, (size_t)len), &out, &err);
-    if (status == CESSION_OK) {
-        result = PyUnicode_DecodeUTF8((char *)out.data, (Py_ssize_t)out.len, "strict");
-    } else {
-        cx_raise(cx_state_of(module), status, &err);
-    }
-    cession_buf_release(&out);
-    cession_signer_free(signer);
-    return result;
-}
-
-static PyObject *unsign(PyObject *module, PyObject *args)
-{
-    const char *value;
-    Py_ssize_t len;
-    PyObject *keys, *result = NULL;
-    cession_error err = CESSION_ERROR_INIT;
-    cession_span plain;
-    size_t key;
-    if (!PyArg_ParseTuple(args, "s#O:unsign", &value, &len, &keys)) {
-        return NULL;
-    }
-    cession_signer *signer = signer_from(module, keys);
-    if (!signer) {
-        return NULL;
-    }
-    int status = cession_signer_verify(signer, cession_span_of(value, (size_t)len), &plain, &key,
-                                       &err);
-    if (status == CESSION_OK) {
-        result = Py_BuildValue("(s#n)", (const char *)plain.data, (Py_ssize_t)plain.len,
-                               (Py_ssize_t)key);
-    } else if (status < 0 && status != CESSION_E_LIMIT) {
-        cx_raise(cx_state_of(module), status, &err);
-    } else {
-        result = Py_NewRef(Py_None);
-    }
-    cession_signer_free(signer);
-    return result;
-}
-
 static PyObject *fork_quiesce(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     Py_BEGIN_ALLOW_THREADS ces_fork_quiesce();
@@ -118,11 +28,6 @@ static PyObject *fork_quiesce(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(i
 PyMethodDef cx_ids_methods[] = {
     {"generate_sid", generate_sid, METH_O,
      "generate_sid(entropy_bytes) -> str\n\nUnpadded base64url of 16 to 192 random bytes."},
-    {"sign", sign, METH_VARARGS,
-     "sign(value, keys) -> str\n\nAs itsdangerous.Signer(keys[0], salt=\"flask-session\", "
-     "key_derivation=\"hmac\")."},
-    {"unsign", unsign, METH_VARARGS,
-     "unsign(value, keys) -> (str, key_index) | None\n\nNone when no key fits."},
     {"fork_quiesce", fork_quiesce, METH_NOARGS,
      "fork_quiesce()\n\nClose what must not be open across a fork; waits, with the GIL released, "
      "for operations under way. Registered with os.register_at_fork."},

@@ -276,7 +276,11 @@ static int py_purge(cession_store *store, size_t limit, cession_deadline deadlin
                     size_t *ret_count, cession_error *err)
 {
     py_store *self = py_of(store);
-    if (!PyObject_HasAttr(self->adapter, self->state->s.purge)) {
+    int has = cx_has_attr(self->adapter, self->state->s.purge);
+    if (has < 0) {
+        return callback_failed(self, "purge", err);
+    }
+    if (!has) {
         return cession_fail(err, CESSION_E_UNSUPPORTED, "%s removes expired sessions by itself",
                             Py_TYPE(self->adapter)->tp_name);
     }
@@ -301,7 +305,8 @@ static int py_purge(cession_store *store, size_t limit, cession_deadline deadlin
 static int judge_scan(py_store *self, PyObject *answer, cession_buf *cursor, cession_scan_fn *visit,
                       void *context, cession_error *err)
 {
-    static const char accepted[] = "(next_cursor: bytes, [(key, value, expires_at_ms), ...])";
+    static const char accepted[] =
+        "(next_cursor: bytes, [(key: str, value: bytes, expires_at_ms: int or None), ...])";
     if (!PyTuple_Check(answer) || PyTuple_GET_SIZE(answer) != 2 ||
         !PyBytes_Check(PyTuple_GET_ITEM(answer, 0)) || !PyList_Check(PyTuple_GET_ITEM(answer, 1))) {
         return bad_answer(self, "scan", answer, accepted, err);
@@ -311,12 +316,14 @@ static int judge_scan(py_store *self, PyObject *answer, cession_buf *cursor, ces
         PyObject *row = PyList_GET_ITEM(rows, i);
         if (!PyTuple_Check(row) || PyTuple_GET_SIZE(row) != 3 ||
             !PyUnicode_Check(PyTuple_GET_ITEM(row, 0)) ||
-            !PyBytes_Check(PyTuple_GET_ITEM(row, 1)) || !PyLong_Check(PyTuple_GET_ITEM(row, 2))) {
+            !PyBytes_Check(PyTuple_GET_ITEM(row, 1)) ||
+            (PyTuple_GET_ITEM(row, 2) != Py_None && !PyLong_Check(PyTuple_GET_ITEM(row, 2)))) {
             return bad_answer(self, "scan", row, accepted, err);
         }
         Py_ssize_t key_len;
         const char *key = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(row, 0), &key_len);
-        long long expires = PyLong_AsLongLong(PyTuple_GET_ITEM(row, 2));
+        PyObject *until = PyTuple_GET_ITEM(row, 2);
+        long long expires = until == Py_None ? CESSION_EXPIRES_UNKNOWN : PyLong_AsLongLong(until);
         if (!key || (expires == -1 && PyErr_Occurred())) {
             return callback_failed(self, "scan", err);
         }

@@ -17,7 +17,6 @@ to ``_core.Store.wrap`` and is called by many threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from . import _core
@@ -74,7 +73,7 @@ class Optional(Protocol):
 
     def scan(
         self, cursor: bytes, batch: int, timeout: float
-    ) -> tuple[bytes, Sequence[tuple[str, bytes, int | None]]]:
+    ) -> tuple[bytes, list[tuple[str, bytes, int | None]]]:
         """About batch live records (key, value, expires_at_ms) from cursor on, and the next
         cursor; b"" starts, and b"" is returned at the end. CAP_LISTABLE."""
 
