@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import os
+import select
+import socket
+import threading
 import time
 import warnings
+import weakref
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NoReturn, TypeVar
 
 from . import _core, config
+
+T = TypeVar("T")
 
 _SLOW_SECONDS = 10.0
 _REMEMBERED_MAX = 10_000
@@ -94,3 +103,163 @@ class Expiries:
 
     def forget(self, key: str) -> None:
         self._known.pop(key, None)
+
+
+def key_fits(key: str, most: int) -> bool:
+    """Whether a text column of so many characters can hold the key: no NUL, no lone surrogate."""
+    return len(key) <= most and "\0" not in key and not any("\ud800" <= c <= "\udfff" for c in key)
+
+
+def refuse_key(most: int) -> NoReturn:
+    """Raise ValueError: a session cannot be stored under this key, which is not shown."""
+    raise ValueError(
+        f"the key of a session (prefix and id) must be at most {most} characters without NUL"
+    )
+
+
+def has_input(fileno: int) -> bool:
+    """Whether something can be read from a connection. On one that waits to be used that is its
+    end: the server has gone away since."""
+    if hasattr(select, "poll"):  # gevent takes it away
+        poll = select.poll()
+        poll.register(fileno, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([fileno], [], [], 0)[0])
+
+
+class PerProcess(Generic[T]):
+    """A value that each process makes for itself: a child has no use for its parent's, which is
+    kept as it is, since to take it down would act on what the parent still uses."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._values: dict[int, T] = {}
+
+    def get(self) -> T:
+        pid = os.getpid()
+        value = self._values.get(pid)
+        return self._values.setdefault(pid, self._make()) if value is None else value
+
+
+class _Calls:
+    """What a Watchdog watches in one process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        #: A duplicate of the socket: [deadline, whether the call was ended]
+        self.running: dict[int, list[Any]] = {}
+        self.awake = threading.Event()
+        self.thread: threading.Thread | None = None
+
+
+class Watchdog:
+    """Bounds calls of clients that wait for their server for ever: shuts the connection down when
+    the time is over, so that the client fails as if the server had gone. One thread a process,
+    which wakes only while there are calls."""
+
+    _TICK = 0.1
+
+    def __init__(self) -> None:
+        self._calls = PerProcess(_Calls)
+
+    @contextlib.contextmanager
+    def limit(self, fileno: int, deadline: float) -> Iterator[None]:
+        """TimeoutError when the body has not ended at the deadline (time.monotonic())."""
+        calls = self._calls.get()
+        # A number of our own: the client may close its own meanwhile, and another get it.
+        own, call = os.dup(fileno), [deadline, False]
+        with calls.lock:
+            calls.running[own] = call
+            if calls.thread is None:
+                calls.thread = threading.Thread(
+                    target=self._watch, args=(calls,), name="flask_session watchdog", daemon=True
+                )
+                calls.thread.start()
+        if not calls.awake.is_set():
+            calls.awake.set()
+        try:
+            yield
+        except Exception as error:
+            if call[1]:
+                raise TimeoutError("the server did not answer in time") from error
+            raise
+        finally:
+            with calls.lock:
+                del calls.running[own]
+            os.close(own)
+
+    @classmethod
+    def _watch(cls, calls: _Calls) -> None:
+        while True:
+            calls.awake.wait()
+            time.sleep(cls._TICK)
+            now = time.monotonic()
+            with calls.lock:
+                for own, call in calls.running.items():
+                    if now >= call[0] and not call[1]:
+                        call[1] = True
+                        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(own)) as end:
+                            end.shutdown(socket.SHUT_RDWR)
+                if not calls.running:
+                    calls.awake.clear()
+
+
+class _Connections:
+    """Those of a Pool in one process."""
+
+    def __init__(self, size: int) -> None:
+        self.idle: list[Any] = []
+        self.free = threading.Semaphore(size)
+
+
+class Pool:
+    """Connections of our own: made when they are needed, at most `size`, each used by one thread
+    at a time. A child process makes its own.
+
+    usable: whether a connection that was put away can be used again; it must not wait.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Any], usable: Callable[[Any], bool], size: int
+    ) -> None:
+        self._connect, self._usable, self._size = connect, usable, size
+        self._connections = PerProcess(lambda: _Connections(size))
+        # Not __del__: of a cycle that is collected the connections may be the first to go.
+        weakref.finalize(self, self._close, self._connections)
+
+    def take(self, deadline: float) -> Any:
+        """A connection; TimeoutError when all are in use until the deadline."""
+        mine = self._connections.get()
+        if not mine.free.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise TimeoutError(f"all {self._size} connections are in use")
+        try:
+            with contextlib.suppress(IndexError):
+                while True:
+                    connection = mine.idle.pop()
+                    if self._usable(connection):
+                        return connection
+                    self._discard(connection)
+            return self._connect()
+        except BaseException:
+            mine.free.release()
+            raise
+
+    def give(self, connection: Any) -> None:
+        """Put back what take gave in this process."""
+        mine = self._connections.get()
+        if self._usable(connection):
+            mine.idle.append(connection)
+        else:
+            self._discard(connection)
+        mine.free.release()
+
+    @classmethod
+    def _close(cls, connections: PerProcess[_Connections]) -> None:
+        idle = connections.get().idle
+        while idle:
+            cls._discard(idle.pop())
+
+    @staticmethod
+    def _discard(connection: Any) -> None:
+        with contextlib.suppress(Exception):  # it is broken already
+            connection.close()

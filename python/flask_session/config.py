@@ -25,6 +25,7 @@ BACKENDS = {
     "cachelib": ("cachelib", "CacheLibSessionInterface"),
     "filesystem": ("filesystem", "FileSystemSessionInterface"),
     "memory": ("memory", "MemorySessionInterface"),
+    "postgresql": ("postgresql", "PostgreSqlSessionInterface"),
     "redis": ("redis", "RedisSessionInterface"),
     "sqlite": ("sqlite", "SqliteSessionInterface"),
 }
@@ -38,12 +39,17 @@ ARGUMENTS = {
         "mode": "SESSION_FILE_MODE",
     },
     "memory": {"client": "SESSION_MEMORY"},
+    "postgresql": {
+        "pool": "SESSION_POSTGRESQL",
+        "table": "SESSION_POSTGRESQL_TABLE",
+        "schema": "SESSION_POSTGRESQL_SCHEMA",
+    },
     "redis": {"client": "SESSION_REDIS"},
     "sqlite": {"path": "SESSION_SQLITE", "synchronous": "SESSION_SQLITE_SYNCHRONOUS"},
 }
 #: Types that Flask-Session or Flask-Session2 know and this version does not.
 UNAVAILABLE = {
-    *("memcached", "mongodb", "sqlalchemy", "postgresql", "dynamodb"),
+    *("memcached", "mongodb", "sqlalchemy", "dynamodb"),
     *("elasticsearch", "datastore", "firestore", "peewee"),
 }
 TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
@@ -51,6 +57,8 @@ TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
 SCHEMES = {
     "filesystem": "filesystem",
     "memory": "memory",
+    "postgres": "postgresql",
+    "postgresql": "postgresql",
     "redis": "redis",
     "rediss": "redis",
     "sqlite": "sqlite",
@@ -166,6 +174,15 @@ def _mode(key: str, value: Any) -> int:
     return value
 
 
+def _identifier(key: str, value: Any) -> str:
+    # PostgreSQL cuts longer names short.
+    if not isinstance(value, str) or not 1 <= len(value.encode(errors="replace")) <= 63:
+        refuse(key, "a name of 1 to 63 bytes", value)
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        refuse(key, "a name without NUL", value)
+    return value
+
+
 def _anything(key: str, value: Any) -> Any:
     return value
 
@@ -192,6 +209,9 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "SESSION_FILE_MODE": _mode,
     "SESSION_REDIS": _anything,  # these are checked where they are used
     "SESSION_CACHELIB": _anything,
+    "SESSION_POSTGRESQL": _anything,
+    "SESSION_POSTGRESQL_TABLE": _identifier,
+    "SESSION_POSTGRESQL_SCHEMA": _identifier,
 }
 
 

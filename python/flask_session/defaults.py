@@ -63,6 +63,12 @@ class Defaults:
     #: Any cachelib cache; None: a FileSystemCache in the directory flask_session.
     SESSION_CACHELIB: Any = None
 
+    #: A pool of psycopg2 or psycopg 3, a postgresql:// URL, or a function that returns a pool.
+    SESSION_POSTGRESQL: Any = None
+    #: The names of the table and of its schema.
+    SESSION_POSTGRESQL_TABLE: str = "flask_sessions"
+    SESSION_POSTGRESQL_SCHEMA: str = "public"
+
     # What follows belongs to stores that this version does not have yet.
     SESSION_MEMCACHED: Any = None  # 127.0.0.1:11211
     SESSION_MONGODB: Any = None  # 127.0.0.1:27017
@@ -74,9 +80,6 @@ class Defaults:
     SESSION_SQLALCHEMY_SEQUENCE: str | None = None
     SESSION_SQLALCHEMY_SCHEMA: str | None = None
     SESSION_SQLALCHEMY_BIND_KEY: str | None = None
-    SESSION_POSTGRESQL: Any = None
-    SESSION_POSTGRESQL_TABLE: str = "flask_sessions"
-    SESSION_POSTGRESQL_SCHEMA: str = "public"
     SESSION_DYNAMODB: Any = None  # credentials from the environment
     SESSION_DYNAMODB_TABLE: str = "Sessions"  # "sessions" with Flask-Session2's settings
     SESSION_DYNAMODB_TABLE_EXISTS: bool | None = None

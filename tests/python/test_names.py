@@ -13,6 +13,7 @@ from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS, TYPES, UNAVAILABLE
 from flask_session.filesystem import FileSystemSession, FileSystemSessionInterface
+from flask_session.postgresql import PostgreSqlSessionInterface
 from flask_session.redis import RedisSessionInterface
 
 URL = "redis://127.0.0.1:1/0"
@@ -77,7 +78,6 @@ UNAVAILABLE_CALLS = [
     ("sqlalchemy", (), {"app": None, "client": None, "table": "t", "cleanup_n_requests": 5}),
     ("dynamodb", (None, "session:", None, "sessions", None, None, None, False, True), {}),
     ("dynamodb", (), {"app": None, "client": None, "table_name": "t"}),
-    ("postgresql", (), {"app": None, "pool": None, "table": "t", "schema": "s"}),
     ("elasticsearch", (None, "http://localhost:9200", "sessions", "session:"), {}),
     ("datastore", ("project", "session:", False, True), {}),
     ("firestore", (None, "flask_session", "session:", False, True), {}),
@@ -243,3 +243,37 @@ def test_base_has_the_predecessor_s_methods():
         "serialization_format",
         "cleanup_n_requests",
     ]
+
+
+# ---- postgresql ---------------------------------------------------------------------------------
+
+DSN = "postgresql://127.0.0.1:1/none"
+
+
+def test_postgresql_in_flask_session_s_order(app):
+    pytest.importorskip("psycopg")
+    interface = PostgreSqlSessionInterface(
+        app, DSN, "p:", True, False, 16, "json", "t", 'odd"%s', 9
+    )
+    assert interface.app is app
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+    assert (interface.sid_length, interface.serializer.format) == (16, "json")
+    assert interface.cleanup_n_requests == 9
+    assert interface._queries.table == '"odd""%s"."t"'
+    assert 'FROM\n"odd""%%s"."t"\n' in interface._queries.retrieve_session_data
+    assert interface.ttl is False
+
+
+@pytest.mark.parametrize("name", ["pool", "client"])
+def test_postgresql_by_name(name):
+    pytest.importorskip("psycopg2")
+
+    class Pool:
+        def getconn(self): ...
+        def putconn(self, connection): ...
+
+    pool = Pool()
+    interface = PostgreSqlSessionInterface(**{name: pool})
+    assert interface.client is interface.pool is pool
+    assert interface._queries.table == '"public"."flask_sessions"'
+    assert interface.app is None

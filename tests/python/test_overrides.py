@@ -17,6 +17,7 @@ from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS
 from flask_session.filesystem import FileSystemSessionInterface
 from flask_session.memory import MemorySessionInterface
+from flask_session.postgresql import PostgreSqlSessionInterface
 from flask_session.redis import RedisSessionInterface
 from flask_session.sqlite import SqliteSessionInterface
 
@@ -40,14 +41,19 @@ def cachelib(request):
     return {"client": pytest.importorskip("cachelib").SimpleCache()}
 
 
+def postgresql(request):
+    return {"client": request.getfixturevalue("start_row")("postgresql-url").where["POSTGRES_URL"]}
+
+
 INTERFACES = {
     "memory": (MemorySessionInterface, lambda request: {}),
     "sqlite": (SqliteSessionInterface, sqlite),
     "filesystem": (FileSystemSessionInterface, filesystem),
     "redis": (RedisSessionInterface, redis),
     "cachelib": (CacheLibSessionInterface, cachelib),
+    "postgresql": (PostgreSqlSessionInterface, postgresql),
 }
-MARKS = {"redis": pytest.mark.server}
+MARKS = dict.fromkeys(("postgresql", "redis"), pytest.mark.server)
 THREE = ("_retrieve_session_data", "_upsert_session", "_delete_session")
 
 

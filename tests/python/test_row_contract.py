@@ -12,7 +12,7 @@ import flask
 import pytest
 from flask_session import Session, SessionStoreError, _core
 
-from tests.rows import Row, configuration
+from tests.rows import Row, configuration, new_prefix
 
 SECOND, HOUR, DAY = 1000, 3_600_000, 86_400_000
 # What a server and its client may take on a busy machine.
@@ -307,20 +307,32 @@ ODD_KEYS = [
     "a\tb",
     "quote'\"",
     "%s?",
-    "x" * 250,
     "UPPER",
     "upper",
     "end ",
 ]
 
 
-def test_any_key(store):
+def test_any_key(store, row):
     """An application may make ids of its own; those that differ stay apart."""
-    for key in ODD_KEYS:
+    longest = 250 if row.max_key is None else row.max_key - len(new_prefix())
+    keys = [*ODD_KEYS, "x" * longest]
+    for key in keys:
         assert store.create(key, key.encode(), HOUR), key
-    for key in ODD_KEYS:
+    for key in keys:
         assert value_of(store, key) == key.encode()
-    for key in ODD_KEYS:
+    if row.max_key is not None:  # refused, and never cut short
+        beyond = "x" * (longest + 1)
+        with pytest.raises(SessionStoreError) as caught:
+            store.create(beyond, b"x", HOUR)
+        assert str(row.max_key) in str(caught.value.__cause__)
+        assert "xxx" not in str(caught.value.__cause__)
+        assert store.load(beyond) is None
+        assert store.replace(beyond, b"x", b"", b"y", HOUR) == _core.GONE
+        assert store.touch(beyond, b"x", b"", HOUR) == _core.GONE
+        store.remove(beyond)
+        assert value_of(store, "x" * longest) == b"x" * longest
+    for key in keys:
         store.remove(key)
         assert store.load(key) is None
 

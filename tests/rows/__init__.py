@@ -14,9 +14,16 @@ from typing import Any
 import pytest
 
 from .base import Row, Settings, Where, configuration, new_prefix, with_timeout
+from .postgresql import PostgresqlPsycopg2Row, PostgresqlPsycopg3Row, PostgresqlRow
 from .redis import RedisResp3Row, RedisRow, RedisUnixRow
 
-ROWS: dict[str, type[Row]] = {row.name: row for row in (RedisRow, RedisResp3Row, RedisUnixRow)}
+ROWS: dict[str, type[Row]] = {
+    row.name: row
+    for row in (
+        *(RedisRow, RedisResp3Row, RedisUnixRow),
+        *(PostgresqlRow, PostgresqlPsycopg2Row, PostgresqlPsycopg3Row),
+    )
+}
 
 
 def parameters(chosen: Callable[[type[Row]], bool] = lambda row: True) -> list[Any]:

@@ -32,6 +32,8 @@ class Row(ABC):
     """How coarse the stored expiry is."""
     max_value: ClassVar[int | None] = None
     """The size of a value that is refused with a clear error; None: 1 MiB and more are stored."""
+    max_key: ClassVar[int | None] = None
+    """The most characters of a key (prefix and id); a longer one is refused. None: hundreds go."""
     timeout: ClassVar[float] = 2
     """Seconds that `settings` lets a client object wait for an answer (a URL's client gets it as
     SESSION_STORE_TIMEOUT); a test may want less."""
