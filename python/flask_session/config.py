@@ -26,6 +26,7 @@ BACKENDS = {
     "filesystem": ("filesystem", "FileSystemSessionInterface"),
     "memory": ("memory", "MemorySessionInterface"),
     "postgresql": ("postgresql", "PostgreSqlSessionInterface"),
+    "mongodb": ("mongodb", "MongoDBSessionInterface"),
     "redis": ("redis", "RedisSessionInterface"),
     "sqlite": ("sqlite", "SqliteSessionInterface"),
 }
@@ -44,12 +45,18 @@ ARGUMENTS = {
         "table": "SESSION_POSTGRESQL_TABLE",
         "schema": "SESSION_POSTGRESQL_SCHEMA",
     },
+    "mongodb": {
+        "client": "SESSION_MONGODB",
+        "db": "SESSION_MONGODB_DB",
+        "collection": "SESSION_MONGODB_COLLECT",
+        "tz_aware": "SESSION_MONGODB_TZ_AWARE",
+    },
     "redis": {"client": "SESSION_REDIS"},
     "sqlite": {"path": "SESSION_SQLITE", "synchronous": "SESSION_SQLITE_SYNCHRONOUS"},
 }
 #: Types that Flask-Session or Flask-Session2 know and this version does not.
 UNAVAILABLE = {
-    *("memcached", "mongodb", "sqlalchemy", "dynamodb"),
+    *("memcached", "sqlalchemy", "dynamodb"),
     *("elasticsearch", "datastore", "firestore", "peewee"),
 }
 TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
@@ -59,6 +66,8 @@ SCHEMES = {
     "memory": "memory",
     "postgres": "postgresql",
     "postgresql": "postgresql",
+    "mongodb": "mongodb",
+    "mongodb+srv": "mongodb",
     "redis": "redis",
     "rediss": "redis",
     "sqlite": "sqlite",
@@ -212,6 +221,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "SESSION_POSTGRESQL": _anything,
     "SESSION_POSTGRESQL_TABLE": _identifier,
     "SESSION_POSTGRESQL_SCHEMA": _identifier,
+    "SESSION_MONGODB": _anything,
+    "SESSION_MONGODB_DB": _text,
+    "SESSION_MONGODB_COLLECT": _text,
+    "SESSION_MONGODB_TZ_AWARE": _flag,
 }
 
 

@@ -69,12 +69,17 @@ class Defaults:
     SESSION_POSTGRESQL_TABLE: str = "flask_sessions"
     SESSION_POSTGRESQL_SCHEMA: str = "public"
 
-    # What follows belongs to stores that this version does not have yet.
-    SESSION_MEMCACHED: Any = None  # 127.0.0.1:11211
-    SESSION_MONGODB: Any = None  # 127.0.0.1:27017
+    #: A pymongo.MongoClient, a mongodb:// URL, or a function that returns a client;
+    #: None: 127.0.0.1:27017.
+    SESSION_MONGODB: Any = None
+    #: Names of the database and of the collection.
     SESSION_MONGODB_DB: str = "flask_session"
     SESSION_MONGODB_COLLECT: str = "sessions"
+    #: Of a client that is made here: its dates carry a time zone. The sessions do not depend on it.
     SESSION_MONGODB_TZ_AWARE: bool = False
+
+    # What follows belongs to stores that this version does not have yet.
+    SESSION_MEMCACHED: Any = None  # 127.0.0.1:11211
     SESSION_SQLALCHEMY: Any = None  # made from SQLALCHEMY_DATABASE_URI
     SESSION_SQLALCHEMY_TABLE: str = "sessions"
     SESSION_SQLALCHEMY_SEQUENCE: str | None = None

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import flask
+
 from . import _core
 
 if TYPE_CHECKING:
@@ -24,6 +26,15 @@ def bind(cls: type, names: Sequence[str], args: Sequence[Any], kwargs: dict[str,
         if name in kwargs:
             raise TypeError(f"{cls.__name__}() got two values for {name}")
         kwargs[name] = value
+
+
+def in_flask_session2_order(args: Sequence[Any], schemes: tuple[str, ...]) -> bool:
+    """Whether these positional arguments are (client, text, ...) and not (app, client, ...). A
+    text in second place that begins with one of the schemes is the URL of a client."""
+    if args and args[0] is not None:
+        return not isinstance(args[0], flask.Flask)
+    second = args[1] if args[1:] else None
+    return isinstance(second, str) and not second.startswith(schemes)
 
 
 class DictStore(ABC):

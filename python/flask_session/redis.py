@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
-
-import flask
 
 from . import _core, clients, config
 from .base import ServerSideSession, ServerSideSessionInterface
-from .legacy import bind
+from .legacy import bind, in_flask_session2_order
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -193,14 +190,6 @@ def _check_client(client: Any) -> Any:
     return client
 
 
-def _is_flask_session2(args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-    """Whether these are (redis, key_prefix, ...) and not (app, client, ...)."""
-    if args and args[0] is not None:
-        return not isinstance(args[0], flask.Flask)
-    second = args[1] if args[1:] else None
-    return "redis" in kwargs or (isinstance(second, str) and not second.startswith(_SCHEMES))
-
-
 class RedisSession(ServerSideSession):
     """A session of the Redis store."""
 
@@ -240,7 +229,7 @@ class RedisSessionInterface(ServerSideSessionInterface):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         common = ("key_prefix", "use_signer", "permanent")
-        if _is_flask_session2(args, kwargs):
+        if "redis" in kwargs or in_flask_session2_order(args, _SCHEMES):
             bind(type(self), ("redis", *common), args, kwargs)
             kwargs["client"] = kwargs.pop("redis")
         else:

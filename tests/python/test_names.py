@@ -13,6 +13,7 @@ from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS, TYPES, UNAVAILABLE
 from flask_session.filesystem import FileSystemSession, FileSystemSessionInterface
+from flask_session.mongodb import MongoDBSession, MongoDBSessionInterface
 from flask_session.postgresql import PostgreSqlSessionInterface
 from flask_session.redis import RedisSessionInterface
 
@@ -72,8 +73,6 @@ def test_every_type_is_here_or_unavailable():
 UNAVAILABLE_CALLS = [
     ("memcached", (None, None, "session:", False, True), {}),
     ("memcached", (), {"app": None, "client": None, "key_prefix": "p:"}),
-    ("mongodb", (None, "db", "sessions", "session:", False, True, False), {}),
-    ("mongodb", (), {"app": None, "client": None, "db": "db", "collection": "c"}),
     ("sqlalchemy", (None, None, "sessions", "session:", False, True, None, False), {}),
     ("sqlalchemy", (), {"app": None, "client": None, "table": "t", "cleanup_n_requests": 5}),
     ("dynamodb", (None, "session:", None, "sessions", None, None, None, False, True), {}),
@@ -205,6 +204,62 @@ def test_cachelib_in_flask_session_s_order(app):
     assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
     assert (interface.sid_length, interface.serializer.format) == (16, "json")
     assert CacheLibSessionInterface(client=cache).cache is cache
+
+
+# ---- mongodb ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mongo_client():
+    pymongo = pytest.importorskip("pymongo")
+    with pymongo.MongoClient("mongodb://127.0.0.1:1/", connect=False, timeoutMS=1000) as made:
+        yield made
+
+
+def test_mongodb_in_flask_session_s_order(app, mongo_client):
+    interface = MongoDBSessionInterface(
+        app, mongo_client, "p:", True, False, 16, "json", "data", "visits"
+    )
+    assert (interface.app, interface.client) == (app, mongo_client)
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+    assert (interface.sid_length, interface.serializer.format) == (16, "json")
+    assert interface.store == mongo_client.data.visits
+
+
+def test_mongodb_without_an_application(mongo_client):
+    interface = MongoDBSessionInterface(client=mongo_client)
+    assert (interface.client, interface.app) == (mongo_client, None)
+    assert interface.store == mongo_client.flask_session.sessions
+
+
+@pytest.mark.parametrize("given", [("p:", True, False, True), ("p:", True), ("p:",)])
+def test_mongodb_in_flask_session2_s_order(mongo_client, given):
+    interface = MongoDBSessionInterface(mongo_client, "data", "visits", *given)
+    assert interface.client is mongo_client
+    assert interface.store == mongo_client.data.visits
+    assert interface.key_prefix == "p:"
+    assert interface.use_signer is (len(given) > 1)
+    assert interface.permanent is (len(given) < 3)
+
+
+def test_mongodb_in_flask_session2_s_order_with_the_default_client():
+    pytest.importorskip("pymongo")
+    interface = MongoDBSessionInterface(None, "data", "visits", "p:", False, True, True)
+    assert interface.client.codec_options.tz_aware
+    assert interface.client._topology_settings.seeds == {("127.0.0.1", 27017)}
+    assert (interface.store.name, interface.key_prefix) == ("visits", "p:")
+
+
+def test_mongodb_url_in_second_place_is_the_client():
+    pytest.importorskip("pymongo")
+    interface = MongoDBSessionInterface(None, "mongodb://127.0.0.1:1/")
+    assert interface.client._topology_settings.seeds == {("127.0.0.1", 1)}
+    assert interface.key_prefix == "session:"
+    interface.client.close()
+    app = flask.Flask(__name__)
+    app.session_interface = interface
+    with app.test_request_context():
+        assert type(flask.session._get_current_object()) is MongoDBSession
 
 
 # ---- all ----------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS
 from flask_session.filesystem import FileSystemSessionInterface
 from flask_session.memory import MemorySessionInterface
+from flask_session.mongodb import MongoDBSessionInterface
 from flask_session.postgresql import PostgreSqlSessionInterface
 from flask_session.redis import RedisSessionInterface
 from flask_session.sqlite import SqliteSessionInterface
@@ -37,6 +38,11 @@ def redis(request):
     return {"client": url, "key_prefix": f"overrides-{uuid.uuid4()}:"}
 
 
+def mongodb(request):
+    url = request.getfixturevalue("start_row")("mongodb-url").where["MONGODB_URL"]
+    return {"client": url, "key_prefix": f"overrides-{uuid.uuid4()}:"}
+
+
 def cachelib(request):
     return {"client": pytest.importorskip("cachelib").SimpleCache()}
 
@@ -50,10 +56,11 @@ INTERFACES = {
     "sqlite": (SqliteSessionInterface, sqlite),
     "filesystem": (FileSystemSessionInterface, filesystem),
     "redis": (RedisSessionInterface, redis),
+    "mongodb": (MongoDBSessionInterface, mongodb),
     "cachelib": (CacheLibSessionInterface, cachelib),
     "postgresql": (PostgreSqlSessionInterface, postgresql),
 }
-MARKS = dict.fromkeys(("postgresql", "redis"), pytest.mark.server)
+MARKS = dict.fromkeys(("mongodb", "postgresql", "redis"), pytest.mark.server)
 THREE = ("_retrieve_session_data", "_upsert_session", "_delete_session")
 
 

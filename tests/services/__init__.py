@@ -17,18 +17,28 @@ from __future__ import annotations
 from .base import Service, Services, Unavailable
 from .chromium import ChromiumService
 from .mariadb import MariadbService
+from .mongodb import FerretDBService, MongoDBService
 from .postgres import PostgresService
 from .redis import RedisService
 
 SERVICES: dict[str, type[Service]] = {
     service.name: service
-    for service in (RedisService, PostgresService, MariadbService, ChromiumService)
+    for service in (
+        RedisService,
+        PostgresService,
+        MariadbService,
+        MongoDBService,
+        FerretDBService,
+        ChromiumService,
+    )
 }
 
 __all__ = [
     "SERVICES",
     "ChromiumService",
+    "FerretDBService",
     "MariadbService",
+    "MongoDBService",
     "PostgresService",
     "RedisService",
     "Service",
