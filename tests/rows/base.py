@@ -26,7 +26,7 @@ class Row(ABC):
     name: ClassVar[str]
     """As the tests show it; begins with the SESSION_TYPE: `memcached-pymemcache`."""
     service: ClassVar[type[Service]]
-    """The server."""
+    """The server; a row without one leaves it out."""
     marks: ClassVar[Sequence[Any]] = (pytest.mark.server,)
     tick_ms: ClassVar[int] = 1000
     """How coarse the stored expiry is."""
@@ -67,6 +67,12 @@ class Row(ABC):
     def settings(cls, where: Where) -> Settings:
         """The application's configuration: SESSION_TYPE and what belongs to it, with a new client
         object. Called in every process that runs the application."""
+
+    @classmethod
+    def patience(cls) -> float:
+        """Seconds after which an operation has failed when the server does not answer: (timeout +
+        backoff) x (retries + 1)."""
+        return cls.timeout
 
     @classmethod
     def stored_expiry(cls, where: Where, key: str) -> float | None:

@@ -1,0 +1,112 @@
+"""The server of every row of tests/rows is stopped, killed, frozen and restarted under a running
+application.
+
+These tests assert how long a request takes at most, because that is what is promised: what the
+client's own settings add up to (Row.patience) and a second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.python.apps import failing
+from tests.rows import Row, configuration, parameters, with_timeout
+
+USERS = ("ann", "bob")
+# Seconds that the client waits.
+TIMEOUT = 0.5
+# Seconds after its return within which the store is asked again.
+AWAY = 1.5
+
+
+@pytest.fixture(scope="module", params=parameters(lambda row: hasattr(row, "service")))
+def row(request: pytest.FixtureRequest, start_row: Any) -> Iterator[Row]:
+    """With a server of its own."""
+    made = start_row(request.param, own=True)
+    yield made
+    made.server.end()
+
+
+class Site:
+    """An application whose store fails, and visitors who are logged in."""
+
+    def __init__(self, kind: type[Row], row: Row) -> None:
+        self.kind = kind
+        self.app = failing.make_app(configuration(kind, row.where), "store")
+        self.visitors = {user: self.app.test_client() for user in USERS}
+        for user, visitor in self.visitors.items():
+            assert visitor.get(f"/write/{user}").status_code == 200
+
+    def get(self, path: str, hook: Callable[[], None] = lambda: None, user: str = "ann") -> Any:
+        """The answer, which must be there in time after the hook's end."""
+        start = time.monotonic()
+
+        def run() -> None:
+            nonlocal start
+            hook()
+            start = time.monotonic()
+
+        self.app.hook = run
+        answer = self.visitors[user].get(path)
+        assert time.monotonic() - start <= self.kind.patience() + 1
+        return answer
+
+    def check_back(self, kept: bool) -> None:
+        """Everything works at once, and everybody gets his own session."""
+        for user in USERS:
+            answer = self.get("/read", user=user)
+            assert answer.status_code == 200
+            assert answer.text == user or (answer.text == "None" and not kept)
+        for user in USERS:
+            assert self.get(f"/write/{user}-again", user=user).status_code == 200
+        for user in USERS:
+            assert self.get("/read", user=user).text == f"{user}-again"
+
+
+@pytest.fixture
+def site(row: Row) -> Site:
+    row.server.resume()  # after a test that failed
+    if not row.server.alive():
+        row.server.restart()
+    return Site(with_timeout(type(row), TIMEOUT), row)
+
+
+@pytest.fixture
+def idle(row: Row) -> Site:
+    """Nobody visits it while the server is away. (Another timeout, so that it shares no pool.)"""
+    return Site(with_timeout(type(row), 1.5 * TIMEOUT), row)
+
+
+def assert_down(answer: Any) -> None:
+    assert (answer.status_code, answer.text) == (418, "the store is down")
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("way", ["stop", "kill"])
+def test_the_server_is_gone_between_load_and_save(row, site, idle, way):
+    assert_down(site.get("/write-late/x", hook=getattr(row.server, way)))
+    assert_down(site.get("/read"))
+    assert site.get("/caught").text == "down,down,down"
+    assert site.get("/untouched").status_code == 200
+    # So often that the store is left alone for a while.
+    for _ in range(6):
+        assert_down(site.get("/read", user="bob"))
+    row.server.restart()
+    time.sleep(AWAY)
+    site.check_back(row.durable)
+    idle.check_back(row.durable)
+
+
+def test_the_server_freezes_between_load_and_save(row, site, idle):
+    """Its late answers are for nobody."""
+    assert_down(site.get("/write-late/x", hook=row.server.pause))
+    assert_down(site.get("/read", user="bob"))
+    assert site.get("/untouched").status_code == 200
+    row.server.resume()
+    time.sleep(AWAY)
+    site.check_back(kept=True)
+    idle.check_back(kept=True)
