@@ -15,13 +15,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from tests import long_run_wanted
 from tests.rows import ROWS, Row, parameters
-from tests.services import RedisService, Services, Unavailable, venvs
+from tests.services import RedisService, Service, Services, Unavailable, venvs
 from tests.services.base import clean_environment
 from tests.services.base import free_port as find_free_port
 from tests.services.proxy import CountingProxy
@@ -132,14 +132,33 @@ def redis_server(services: Services) -> RedisService:
         _not_run(reason)
 
 
+class OwnServers:
+    """One server of each kind for tests that stop, freeze and configure it, one after the other."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._servers: dict[type[Service], Service] = {}
+
+    def own(self, kind: type[Service]) -> Service:
+        if kind not in self._servers:
+            self._servers[kind] = self._services.own(kind)
+        server = self._servers[kind]
+        # What a test left behind that failed.
+        server.resume()
+        if not server.alive():
+            server.restart()
+        return server
+
+
 @pytest.fixture(scope="session")
 def start_row(services: Services) -> Callable[..., Row]:
     """start_row(name, own=False): a row of tests/rows with its server, which other tests use as
-    well unless it is `own`."""
+    well; an `own` one is up and may be stopped, frozen and configured."""
+    own_servers: Any = OwnServers(services)
 
     def start(name: str, own: bool = False) -> Row:
         try:
-            return ROWS[name](services, own)
+            return ROWS[name](own_servers if own else services, own)
         except Unavailable as reason:
             _not_run(reason)
 

@@ -8,7 +8,7 @@ client's own settings add up to (Row.patience) and a second.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,12 +23,9 @@ TIMEOUT = 0.5
 AWAY = 1.5
 
 
-@pytest.fixture(scope="module", params=parameters(lambda row: hasattr(row, "service")))
-def row(request: pytest.FixtureRequest, start_row: Any) -> Iterator[Row]:
-    """With a server of its own."""
-    made = start_row(request.param, own=True)
-    yield made
-    made.server.end()
+@pytest.fixture(params=parameters(lambda row: hasattr(row, "service")))
+def row(request: pytest.FixtureRequest, start_row: Any) -> Any:
+    return start_row(request.param, own=True)
 
 
 class Site:
@@ -69,9 +66,6 @@ class Site:
 
 @pytest.fixture
 def site(row: Row) -> Site:
-    row.server.resume()  # after a test that failed
-    if not row.server.alive():
-        row.server.restart()
     return Site(with_timeout(type(row), TIMEOUT), row)
 
 

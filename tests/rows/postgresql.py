@@ -61,6 +61,11 @@ class PostgresqlRow(Row):
         return math.ceil(cls.timeout)
 
     @classmethod
+    def patience(cls) -> float:
+        # Of less than two seconds to connect libpq makes two.
+        return max(cls.timeout, 2)
+
+    @classmethod
     def settings(cls, where: Where) -> Settings:
         return {
             "SESSION_TYPE": "postgresql",
