@@ -22,10 +22,28 @@ static py_store *py_of(cession_store *store)
     return (py_store *)store;
 }
 
+/* The adapter itself refuses and says why: that is no failure of its store. */
+static int refused(cession_error *err)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    PyObject *text = PyObject_Str(value);
+    const char *utf8 = text ? PyUnicode_AsUTF8(text) : NULL;
+    int status = cession_fail(err, CESSION_E_LIMIT, "%s", utf8 ? utf8 : "refused");
+    PyErr_Clear();
+    Py_XDECREF(text);
+    PyErr_Restore(type, value, traceback);
+    return status;
+}
+
 static int callback_failed(py_store *self, const char *method, cession_error *err)
 {
-    /* Of the exception only the type: its text is the client's and may hold anything. */
     PyObject *type = PyErr_Occurred();
+    if (type && PyErr_GivenExceptionMatches(type, self->state->store_error)) {
+        return refused(err);
+    }
+    /* Of the exception only the type: its text is the client's and may hold anything. */
     const char *what = type && PyType_Check(type) ? ((PyTypeObject *)type)->tp_name : "no answer";
     return cession_fail(err, CESSION_E_CALLBACK, "%s.%s failed: %s",
                         Py_TYPE(self->adapter)->tp_name, method, what);
@@ -348,6 +366,10 @@ static int py_scan(cession_store *store, cession_buf *cursor, size_t batch,
                    cession_error *err)
 {
     py_store *self = py_of(store);
+    if (!(store->caps & CESSION_CAP_LISTABLE)) {
+        return cession_fail(err, CESSION_E_UNSUPPORTED, "%s cannot list its records",
+                            Py_TYPE(self->adapter)->tp_name);
+    }
     PyObject *args[] = {bytes_object(cession_buf_span(cursor)), PyLong_FromSize_t(batch),
                         timeout_object(deadline)};
     PyObject *answer = call(self, self->state->s.scan, args, 3);

@@ -93,8 +93,8 @@ class Expiries:
         return self._known.get(key)
 
     def remember(self, key: str, ttl_ms: int) -> None:
-        self._known[key] = now_ms() + ttl_ms
-        self._known.move_to_end(key)
+        self._known.pop(key, None)
+        self._known[key] = now_ms() + ttl_ms  # at the end
         while len(self._known) > _REMEMBERED_MAX:
             try:
                 self._known.popitem(last=False)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BACKENDS = {
     "cachelib": ("cachelib", "CacheLibSessionInterface"),
     "filesystem": ("filesystem", "FileSystemSessionInterface"),
+    "memcached": ("memcached", "MemcachedSessionInterface"),
     "memory": ("memory", "MemorySessionInterface"),
     "postgresql": ("postgresql", "PostgreSqlSessionInterface"),
     "mongodb": ("mongodb", "MongoDBSessionInterface"),
@@ -39,6 +40,7 @@ ARGUMENTS = {
         "threshold": "SESSION_FILE_THRESHOLD",
         "mode": "SESSION_FILE_MODE",
     },
+    "memcached": {"client": "SESSION_MEMCACHED"},
     "memory": {"client": "SESSION_MEMORY"},
     "postgresql": {
         "pool": "SESSION_POSTGRESQL",
@@ -56,13 +58,14 @@ ARGUMENTS = {
 }
 #: Types that Flask-Session or Flask-Session2 know and this version does not.
 UNAVAILABLE = {
-    *("memcached", "sqlalchemy", "dynamodb"),
+    *("sqlalchemy", "dynamodb"),
     *("elasticsearch", "datastore", "firestore", "peewee"),
 }
 TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
 #: URL scheme -> SESSION_TYPE.
 SCHEMES = {
     "filesystem": "filesystem",
+    "memcached": "memcached",
     "memory": "memory",
     "postgres": "postgresql",
     "postgresql": "postgresql",
@@ -218,6 +221,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "SESSION_FILE_MODE": _mode,
     "SESSION_REDIS": _anything,  # these are checked where they are used
     "SESSION_CACHELIB": _anything,
+    "SESSION_MEMCACHED": _anything,
     "SESSION_POSTGRESQL": _anything,
     "SESSION_POSTGRESQL_TABLE": _identifier,
     "SESSION_POSTGRESQL_SCHEMA": _identifier,

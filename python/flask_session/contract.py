@@ -12,6 +12,8 @@ to ``_core.Store.wrap`` and is called by many threads at once.
 - An expired record counts as missing, swept or not.
 - Exceptions of the client propagate; the caller turns them into
   SessionStoreError with the original as its cause. A missing record is no error.
+- A value that the store cannot hold is a SessionStoreError that the adapter raises: its text is
+  passed on, so it contains neither keys nor data, and is not held against the store.
 - No operation touches a record that it was not asked about.
 """
 

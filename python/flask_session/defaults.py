@@ -69,6 +69,10 @@ class Defaults:
     SESSION_POSTGRESQL_TABLE: str = "flask_sessions"
     SESSION_POSTGRESQL_SCHEMA: str = "public"
 
+    #: A client object, a memcached:// URL, or a function that returns a client;
+    #: None: 127.0.0.1:11211.
+    SESSION_MEMCACHED: Any = None
+
     #: A pymongo.MongoClient, a mongodb:// URL, or a function that returns a client;
     #: None: 127.0.0.1:27017.
     SESSION_MONGODB: Any = None
@@ -79,7 +83,6 @@ class Defaults:
     SESSION_MONGODB_TZ_AWARE: bool = False
 
     # What follows belongs to stores that this version does not have yet.
-    SESSION_MEMCACHED: Any = None  # 127.0.0.1:11211
     SESSION_SQLALCHEMY: Any = None  # made from SQLALCHEMY_DATABASE_URI
     SESSION_SQLALCHEMY_TABLE: str = "sessions"
     SESSION_SQLALCHEMY_SEQUENCE: str | None = None

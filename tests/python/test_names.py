@@ -13,6 +13,7 @@ from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS, TYPES, UNAVAILABLE
 from flask_session.filesystem import FileSystemSession, FileSystemSessionInterface
+from flask_session.memcached import MemcachedSessionInterface
 from flask_session.mongodb import MongoDBSession, MongoDBSessionInterface
 from flask_session.postgresql import PostgreSqlSessionInterface
 from flask_session.redis import RedisSessionInterface
@@ -71,8 +72,6 @@ def test_every_type_is_here_or_unavailable():
 
 # As applications make them: (app, client, ...) by name, and Flask-Session2's by position.
 UNAVAILABLE_CALLS = [
-    ("memcached", (None, None, "session:", False, True), {}),
-    ("memcached", (), {"app": None, "client": None, "key_prefix": "p:"}),
     ("sqlalchemy", (None, None, "sessions", "session:", False, True, None, False), {}),
     ("sqlalchemy", (), {"app": None, "client": None, "table": "t", "cleanup_n_requests": 5}),
     ("dynamodb", (None, "session:", None, "sessions", None, None, None, False, True), {}),
@@ -260,6 +259,28 @@ def test_mongodb_url_in_second_place_is_the_client():
     app.session_interface = interface
     with app.test_request_context():
         assert type(flask.session._get_current_object()) is MongoDBSession
+
+
+# ---- memcached ----------------------------------------------------------------------------------
+
+
+def test_memcached_in_the_order_of_both_predecessors(app):
+    client = pytest.importorskip("pymemcache").Client(
+        ("127.0.0.1", 1), timeout=1, connect_timeout=1
+    )
+    interface = MemcachedSessionInterface(app, client, "p:", True, False, 16, "json")
+    assert (interface.app, interface.client) == (app, client)
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+    assert (interface.sid_length, interface.serializer.format) == (16, "json")
+    assert MemcachedSessionInterface(client=client).client is client
+
+
+def test_memcached_default_client():
+    library = pytest.importorskip("pylibmc")  # the first choice of Flask-Session
+    interface = MemcachedSessionInterface(None, None, "session:", False, True)
+    assert type(interface.client) is library.Client
+    assert interface.client.addresses == ["127.0.0.1:11211"]
+    assert interface.key_prefix == "session:"
 
 
 # ---- all ----------------------------------------------------------------------------------------

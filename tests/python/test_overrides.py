@@ -16,6 +16,7 @@ from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS
 from flask_session.filesystem import FileSystemSessionInterface
+from flask_session.memcached import MemcachedSessionInterface
 from flask_session.memory import MemorySessionInterface
 from flask_session.mongodb import MongoDBSessionInterface
 from flask_session.postgresql import PostgreSqlSessionInterface
@@ -47,6 +48,11 @@ def cachelib(request):
     return {"client": pytest.importorskip("cachelib").SimpleCache()}
 
 
+def memcached(request):
+    where = request.getfixturevalue("start_row")("memcached-pymemcache").where
+    return {"client": where["MEMCACHED_URL"], "key_prefix": f"overrides-{uuid.uuid4()}:"}
+
+
 def postgresql(request):
     return {"client": request.getfixturevalue("start_row")("postgresql-url").where["POSTGRES_URL"]}
 
@@ -56,11 +62,12 @@ INTERFACES = {
     "sqlite": (SqliteSessionInterface, sqlite),
     "filesystem": (FileSystemSessionInterface, filesystem),
     "redis": (RedisSessionInterface, redis),
+    "memcached": (MemcachedSessionInterface, memcached),
     "mongodb": (MongoDBSessionInterface, mongodb),
     "cachelib": (CacheLibSessionInterface, cachelib),
     "postgresql": (PostgreSqlSessionInterface, postgresql),
 }
-MARKS = dict.fromkeys(("mongodb", "postgresql", "redis"), pytest.mark.server)
+MARKS = dict.fromkeys(("memcached", "mongodb", "postgresql", "redis"), pytest.mark.server)
 THREE = ("_retrieve_session_data", "_upsert_session", "_delete_session")
 
 

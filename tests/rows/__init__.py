@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from .base import Row, Settings, Where, configuration, new_prefix, with_timeout
+from .memcached import MEMCACHED_ROWS
 from .mongodb import MongoDBRow, MongoDBUrlRow
 from .postgresql import PostgresqlPsycopg2Row, PostgresqlPsycopg3Row, PostgresqlRow
 from .redis import RedisResp3Row, RedisRow, RedisUnixRow
@@ -22,6 +23,7 @@ ROWS: dict[str, type[Row]] = {
     row.name: row
     for row in (
         *(RedisRow, RedisResp3Row, RedisUnixRow),
+        *MEMCACHED_ROWS,
         *(PostgresqlRow, PostgresqlPsycopg2Row, PostgresqlPsycopg3Row),
         *(MongoDBRow, MongoDBUrlRow),
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 from .base import Service, Services, Unavailable
 from .chromium import ChromiumService
 from .mariadb import MariadbService
+from .memcached import MemcachedService, MemcachedTlsService
 from .mongodb import FerretDBService, MongoDBService
 from .postgres import PostgresService
 from .redis import RedisService
@@ -30,6 +31,8 @@ SERVICES: dict[str, type[Service]] = {
         MongoDBService,
         FerretDBService,
         ChromiumService,
+        MemcachedService,
+        MemcachedTlsService,
     )
 }
 
@@ -38,6 +41,8 @@ __all__ = [
     "ChromiumService",
     "FerretDBService",
     "MariadbService",
+    "MemcachedService",
+    "MemcachedTlsService",
     "MongoDBService",
     "PostgresService",
     "RedisService",
