@@ -12,7 +12,6 @@ from __future__ import annotations
 import collections
 import copy
 import functools
-import importlib.metadata
 import json
 import operator
 import pickle
@@ -37,10 +36,9 @@ from flask_session.base import MsgSpecSerializer, ServerSideSession
 from flask_session.memory import MemorySession, MemorySessionInterface
 from werkzeug.routing import BaseConverter
 
+from tests.python.flask_version import LATE
+
 ROOT = Path(__file__).resolve().parents[2]
-FLASK = tuple(int(part) for part in importlib.metadata.version("flask").split(".")[:3])
-# Since then Flask sets `accessed` before it hands a session out; before, loading is never late.
-LATE = FLASK >= (3, 1, 3)
 HOUR = 3_600_000
 
 STORED = {

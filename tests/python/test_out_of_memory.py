@@ -296,9 +296,6 @@ def test_requests(nomemory, settings):
     app.config.update({"SECRET_KEY": "k", "SESSION_TYPE": "memory", **settings})
     Session(app)
     interface = app.session_interface
-    received: list[Any] = []
-    for signal in (flask_session.session_saved, flask_session.session_created):
-        signal.connect(received.append, app)
 
     def request(cookie: str | None, use: Callable[[Any], Any], successes: int = -1) -> Any:
         """One request by hand, so that what fails is not Flask's own: (what use() gave, the cookie
@@ -340,19 +337,26 @@ def test_requests(nomemory, settings):
     def read(session):
         return session.get("user"), session.get("list")
 
-    _, steady, _ = request(None, fill)
-    for use in (read, write, append, login, dict.clear, fill):
-        _, cookie, _ = request(None, fill)
-        for successes in range(100_000):
-            _, _, left = request(cookie, use, successes)
-            # another visitor's session is what it was
-            assert request(steady, read)[0] == ("ann", [])
-            if request(cookie, read)[0] == (None, None):
-                _, cookie, _ = request(None, fill)
-            if left:
-                break
-        else:
-            raise AssertionError("it never ends")
+    def receive(sender, **details):
+        assert details
+
+    with (
+        flask_session.session_saved.connected_to(receive, app),
+        flask_session.session_created.connected_to(receive, app),
+    ):
+        _, steady, _ = request(None, fill)
+        for use in (read, write, append, login, dict.clear, fill):
+            _, cookie, _ = request(None, fill)
+            for successes in range(100_000):
+                _, _, left = request(cookie, use, successes)
+                # another visitor's session is what it was
+                assert request(steady, read)[0] == ("ann", [])
+                if request(cookie, read)[0] == (None, None):
+                    _, cookie, _ = request(None, fill)
+                if left:
+                    break
+            else:
+                raise AssertionError("it never ends")
 
 
 def test_configuration(nomemory):

@@ -19,6 +19,7 @@ from flask_session import _core
 from flask_session.base import ServerSideSessionInterface
 
 from tests.python.apps import shared
+from tests.python.flask_version import LATE
 from tests.services.proxy import CountingProxy
 from tests.services.stage import Stage
 from tests.services.visitor import Visitor
@@ -50,7 +51,7 @@ def test_threads_share_one_load(thread_app):
     client.get("/set/user/me")
     for _ in range(3):
         answer = client.get("/load/8").json
-        assert answer == {"users": ["me"] * 8, "loads": 1}
+        assert answer == {"users": ["me"] * 8, "loads": 1 if LATE else 0}  # in the view
 
 
 def test_threads_write_into_one_session(thread_app):
@@ -98,7 +99,8 @@ def test_threads_all_get_the_failure():
     assert app.session_interface._store.counts()["load"] == 1
 
 
-@pytest.mark.parametrize("operation", ["load", "replace"])
+# Before Flask loads late there is no flask.session while it is loaded.
+@pytest.mark.parametrize("operation", ["load", "replace"] if LATE else ["replace"])
 def test_a_store_that_uses_the_session_that_it_serves_gets_an_error(operation):
     """Not a wait for itself."""
     caught: list[BaseException] = []

@@ -29,6 +29,7 @@ import pytest
 from flask_session import SessionStoreError
 
 from tests.python.apps import failing
+from tests.python.flask_version import LATE
 from tests.services.base import wait_until
 from tests.services.visitor import Visitor
 
@@ -319,9 +320,10 @@ def test_routes_that_never_touch_the_session_answer(world):
         assert (answer.status_code, answer.text) == (200, "no session in sight")
         assert client.get("/nowhere").status_code == 404
         assert "Set-Cookie" not in answer.headers
-        assert "Vary" not in answer.headers
-    assert counts(app) == {}
-    assert events(app) == {}
+        assert LATE is ("Vary" not in answer.headers)
+    if LATE:
+        assert counts(app) == {}
+        assert events(app) == {}
 
 
 @pytest.mark.parametrize("path", ["/truth", "/hasattr", "/template"])
@@ -329,7 +331,11 @@ def test_a_failed_load_never_looks_like_logged_out(world, path):
     app = make_app(world, "store")
     client = stranger(app)
     world.fail("load")
-    assert client.get(path).status_code == 418
+    answer = client.get(path)
+    if path == "/hasattr" and not LATE:  # looks at the type alone
+        assert (answer.status_code, answer.text) == (200, "True")
+    else:
+        assert answer.status_code == 418
 
 
 def test_a_caught_failure_stays_one(world):
@@ -369,7 +375,7 @@ def test_available_says_so(world, mode):
     client = stranger(app)
     world.fail("load")
     answer = client.get("/available")
-    assert answer.text == ("False" if mode == "empty" else "down")
+    assert answer.text == ("down" if LATE and mode == "raise" else "False")
     assert "Set-Cookie" not in answer.headers
 
 

@@ -4,17 +4,14 @@ the wire.
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 
 import flask
 from flask import session
 from flask_session import Session, _core
 
-FLASK = tuple(int(part) for part in importlib.metadata.version("flask").split(".")[:3])
-# Before, Flask hands a session out without saying so, and it is loaded with every request that
-# brings an id.
-LATE = FLASK >= (3, 1, 3)
+from tests.python.flask_version import LATE
+
 UNTOUCHED = {} if LATE else {"load": 1}
 
 OPERATIONS = ("load", "create", "replace", "touch", "remove", "purge", "scan")

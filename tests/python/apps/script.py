@@ -138,8 +138,9 @@ def make_app(
         return receive
 
     for name in ("lost", "conflict", "rejected", "regenerated", "removed", "touched"):
-        signal = getattr(flask_session, f"session_{name}")
-        signal.connect(note(name), weak=False)
+        signal, receive = getattr(flask_session, f"session_{name}"), note(name)
+        signal.connect(receive, weak=False)
+        app.extensions.setdefault("receivers", []).append((signal, receive))
     return app
 
 
@@ -153,6 +154,12 @@ class Site:
             name: make_app({**given["settings"], **own}, *rest)
             for name, own in {"": {}, **given.get("variants", {})}.items()
         }
+
+    def close(self) -> None:
+        """Hear no more events: a signal that nobody hears costs other applications nothing."""
+        for app in self.apps.values():
+            for signal, receive in app.extensions["receivers"]:
+                signal.disconnect(receive)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         first, _, rest = environ["PATH_INFO"].lstrip("/").partition("/")
