@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
+from tests import long_run_wanted
 from tests.python.apps import failing
-from tests.rows import Row, configuration, parameters, with_timeout
+from tests.rows import Row, Settings, Where, configuration, parameters, with_timeout
+from tests.rows.redis import RedisRow
+from tests.rows.redis import client as redis_client
 
 USERS = ("ann", "bob")
 # Seconds that the client waits.
-TIMEOUT = 0.5
+TIMEOUT = 1.0
 # Seconds after its return within which the store is asked again.
 AWAY = 1.5
 
@@ -104,3 +107,55 @@ def test_the_server_freezes_between_load_and_save(row, site, idle):
     time.sleep(AWAY)
     site.check_back(kept=True)
     idle.check_back(kept=True)
+
+
+# ---- clients that repeat ------------------------------------------------------------------------
+
+
+class Repeating(RedisRow):
+    """redis-py that tries three times."""
+
+    timeout = 0.4
+
+    @classmethod
+    def settings(cls, where: Where) -> Settings:
+        from redis.backoff import ConstantBackoff
+        from redis.retry import Retry
+
+        made = redis_client(where["REDIS_URL"], cls.timeout, retry=Retry(ConstantBackoff(0.1), 2))
+        return {"SESSION_TYPE": "redis", "SESSION_REDIS": made}
+
+    @classmethod
+    def patience(cls) -> float:
+        return (cls.timeout + 0.1) * 3
+
+
+class Stock(RedisRow):
+    """redis-py as it comes: 5 seconds and 10 repetitions with up to a second in between."""
+
+    @classmethod
+    def settings(cls, where: Where) -> Settings:
+        import redis
+
+        made = redis.Redis.from_url(where["REDIS_URL"])
+        return {"SESSION_TYPE": "redis", "SESSION_REDIS": made}
+
+    @classmethod
+    def patience(cls) -> float:
+        return (5.0 + 1.0) * 11
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("kind", [Repeating, *([Stock] if long_run_wanted() else [])])
+@pytest.mark.parametrize("way", ["stop", "pause"])
+def test_a_client_that_repeats(start_row, kind, way):
+    row = start_row("redis", own=True)
+    site = Site(kind, row)
+    assert_down(site.get("/write-late/x", hook=getattr(row.server, way)))
+    assert_down(site.get("/read", user="bob"))
+    if way == "pause":
+        row.server.resume()
+    else:
+        row.server.restart()
+    time.sleep(AWAY)
+    site.check_back(kept=way == "pause")
