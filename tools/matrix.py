@@ -97,7 +97,11 @@ def main() -> int:
     arguments = sys.argv[1:]
     every_pair = "--all" in arguments
     arguments = [one for one in arguments if one != "--all"]
-    arguments = arguments or ["-m", "not slow", "-n", str(os.cpu_count()), "--dist", "worksteal"]
+    # Types are checked once, by the tools of .venv.
+    arguments = arguments or [
+        *("-m", "not slow", "-n", str(os.cpu_count()), "--dist", "worksteal"),
+        "--ignore=tests/python/test_typing.py",
+    ]
     WORK.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str, str]] = []
     for version in PYTHONS:
