@@ -115,6 +115,7 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
     serializer: Any = None
     #: The store expires records by itself.
     ttl: bool = True
+    _autodelete: bool = False
 
     def __init__(
         self,
@@ -161,7 +162,7 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         )
         if replaced is not None:  # by the class, or before this constructor ran
             self.serializer = replaced
-        autodelete = config.read(app, "SESSION_AUTODELETE")
+        autodelete = self._autodelete or config.read(app, "SESSION_AUTODELETE")
         self._autodelete_due = time.monotonic() if autodelete else float("inf")
         config.read(app, "SESSION_NATIVE")
         self.ttl = bool(self._store.capabilities & _core.CAP_NATIVE_TTL)

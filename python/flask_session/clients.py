@@ -14,6 +14,7 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from typing import Any, Generic, NoReturn, TypeVar
 
 from . import _core, config
@@ -73,6 +74,22 @@ def warn_if_slow(key: str, timeout: float | None, tries: int | None, advice: str
 def now_ms() -> int:
     """Unix time in milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+_EPOCH = datetime(1970, 1, 1)
+_LAST_MS = (datetime.max - _EPOCH) // timedelta(seconds=1) * 1000
+
+
+def to_utc(unix_ms: int) -> datetime:
+    """Unix milliseconds as a naive datetime in UTC, at most the last second of the year 9999."""
+    return _EPOCH + timedelta(milliseconds=min(unix_ms, _LAST_MS))
+
+
+def from_utc(moment: datetime) -> int:
+    """Unix milliseconds of a datetime, in UTC where it is naive."""
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def whole_seconds(ttl_ms: int) -> int:

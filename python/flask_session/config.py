@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flask import Flask
     from flask.sessions import SessionInterface
 
+_SQLALCHEMY = ("table", "sequence", "schema", "bind_key", "create")
+
 #: SESSION_TYPE -> (module, class) of the stores of this version.
 BACKENDS = {
     "cachelib": ("cachelib", "CacheLibSessionInterface"),
@@ -29,6 +31,7 @@ BACKENDS = {
     "postgresql": ("postgresql", "PostgreSqlSessionInterface"),
     "mongodb": ("mongodb", "MongoDBSessionInterface"),
     "redis": ("redis", "RedisSessionInterface"),
+    "sqlalchemy": ("sqlalchemy", "SqlAlchemySessionInterface"),
     "sqlite": ("sqlite", "SqliteSessionInterface"),
 }
 #: SESSION_TYPE -> what its class takes beside the common arguments: argument -> configuration
@@ -54,11 +57,15 @@ ARGUMENTS = {
         "tz_aware": "SESSION_MONGODB_TZ_AWARE",
     },
     "redis": {"client": "SESSION_REDIS"},
+    "sqlalchemy": {
+        "client": "SESSION_SQLALCHEMY",
+        **{name: f"SESSION_SQLALCHEMY_{name.upper()}" for name in _SQLALCHEMY},
+    },
     "sqlite": {"path": "SESSION_SQLITE", "synchronous": "SESSION_SQLITE_SYNCHRONOUS"},
 }
 #: Types that Flask-Session or Flask-Session2 know and this version does not.
 UNAVAILABLE = {
-    *("sqlalchemy", "dynamodb"),
+    "dynamodb",
     *("elasticsearch", "datastore", "firestore", "peewee"),
 }
 TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
@@ -74,6 +81,10 @@ SCHEMES = {
     "redis": "redis",
     "rediss": "redis",
     "sqlite": "sqlite",
+    **dict.fromkeys(
+        ("postgresql+psycopg", "postgresql+psycopg2", "mysql+pymysql", "mariadb+pymysql"),
+        "sqlalchemy",
+    ),
     "unix": "redis",
 }
 
@@ -97,6 +108,16 @@ def _text(key: str, value: Any) -> str:
     if not isinstance(value, str):
         refuse(key, "a string", value)
     return value
+
+
+def _name(key: str, value: Any) -> str:
+    if not _text(key, value):
+        refuse(key, "a name", value)
+    return str(value)
+
+
+def _optional_name(key: str, value: Any) -> str | None:
+    return None if value is None else _name(key, value)
 
 
 def _prefix(key: str, value: Any) -> str:
@@ -229,6 +250,12 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "SESSION_MONGODB_DB": _text,
     "SESSION_MONGODB_COLLECT": _text,
     "SESSION_MONGODB_TZ_AWARE": _flag,
+    "SESSION_SQLALCHEMY": _anything,
+    "SESSION_SQLALCHEMY_TABLE": _name,
+    "SESSION_SQLALCHEMY_SEQUENCE": _optional_name,
+    "SESSION_SQLALCHEMY_SCHEMA": _optional_name,
+    "SESSION_SQLALCHEMY_BIND_KEY": _optional_name,
+    "SESSION_SQLALCHEMY_CREATE": _choice("auto", "never"),
 }
 
 

@@ -68,6 +68,17 @@ class Defaults:
     #: The names of the table and of its schema.
     SESSION_POSTGRESQL_TABLE: str = "flask_sessions"
     SESSION_POSTGRESQL_SCHEMA: str = "public"
+    #: A flask_sqlalchemy.SQLAlchemy, a sqlalchemy Engine, a database URL, or a function that
+    #: returns one; None: the application's, made from SQLALCHEMY_DATABASE_URI.
+    SESSION_SQLALCHEMY: Any = None
+    SESSION_SQLALCHEMY_TABLE: str = "sessions"
+    #: A sequence that numbers the rows.
+    SESSION_SQLALCHEMY_SEQUENCE: str | None = None
+    SESSION_SQLALCHEMY_SCHEMA: str | None = None
+    #: Which of SQLALCHEMY_BINDS; None: SQLALCHEMY_DATABASE_URI.
+    SESSION_SQLALCHEMY_BIND_KEY: str | None = None
+    #: "auto": a missing table is made at first use; "never": it is the application's to make.
+    SESSION_SQLALCHEMY_CREATE: str = "auto"
 
     #: A client object, a memcached:// URL, or a function that returns a client;
     #: None: 127.0.0.1:11211.
@@ -83,11 +94,6 @@ class Defaults:
     SESSION_MONGODB_TZ_AWARE: bool = False
 
     # What follows belongs to stores that this version does not have yet.
-    SESSION_SQLALCHEMY: Any = None  # made from SQLALCHEMY_DATABASE_URI
-    SESSION_SQLALCHEMY_TABLE: str = "sessions"
-    SESSION_SQLALCHEMY_SEQUENCE: str | None = None
-    SESSION_SQLALCHEMY_SCHEMA: str | None = None
-    SESSION_SQLALCHEMY_BIND_KEY: str | None = None
     SESSION_DYNAMODB: Any = None  # credentials from the environment
     SESSION_DYNAMODB_TABLE: str = "Sessions"  # "sessions" with Flask-Session2's settings
     SESSION_DYNAMODB_TABLE_EXISTS: bool | None = None

@@ -13,11 +13,17 @@ from typing import Any
 
 import pytest
 
-from .base import Row, Settings, Where, configuration, new_prefix, with_timeout
+from .base import FileRow, Row, Settings, Where, configuration, new_prefix, with_timeout
 from .memcached import MEMCACHED_ROWS
 from .mongodb import MongoDBRow, MongoDBUrlRow
 from .postgresql import PostgresqlPsycopg2Row, PostgresqlPsycopg3Row, PostgresqlRow
 from .redis import RedisResp3Row, RedisRow, RedisUnixRow
+from .sqlalchemy import (
+    SqlAlchemyMariadbRow,
+    SqlAlchemyPostgresRow,
+    SqlAlchemyPsycopg2Row,
+    SqlAlchemySqliteRow,
+)
 
 ROWS: dict[str, type[Row]] = {
     row.name: row
@@ -26,6 +32,7 @@ ROWS: dict[str, type[Row]] = {
         *MEMCACHED_ROWS,
         *(PostgresqlRow, PostgresqlPsycopg2Row, PostgresqlPsycopg3Row),
         *(MongoDBRow, MongoDBUrlRow),
+        *(SqlAlchemySqliteRow, SqlAlchemyPostgresRow, SqlAlchemyPsycopg2Row, SqlAlchemyMariadbRow),
     )
 }
 
@@ -41,6 +48,7 @@ def parameters(chosen: Callable[[type[Row]], bool] = lambda row: True) -> list[A
 
 __all__ = [
     "ROWS",
+    "FileRow",
     "Row",
     "Settings",
     "Where",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -94,6 +95,16 @@ class Row(ABC):
         """`where` with the server's port replaced, for a proxy in front of it."""
         own = str(self.server.port())
         return {name: value.replace(own, str(port)) for name, value in self.where.items()}
+
+
+class FileRow(Row):
+    """A row without a server: `where` names a folder of its own."""
+
+    marks = ()
+    one_port = False
+
+    def __init__(self, services: Services, own: bool = False) -> None:
+        self.where = {"FOLDER": tempfile.mkdtemp(dir=services.folder)}
 
 
 def new_prefix() -> str:
