@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import threading
 import time
@@ -54,14 +53,6 @@ def make_table(
         sa.Column("expiry", sa.DateTime(), index=True),
         schema=schema,
     )
-
-
-def _fit(key: str) -> str:
-    """A key that the column can hold. A longer one keeps its beginning, for the prefix."""
-    if len(key) <= _KEY_MAX:
-        return key
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return f"{key[: _KEY_MAX - 1 - len(digest)]}#{digest}"
 
 
 class _Statements:
@@ -260,7 +251,6 @@ class SqlAlchemyStore:
     # -- the contract ---------------------------------------------------------------
 
     def _parameters(self, key: str, **more: Any) -> dict[str, Any]:
-        key = _fit(key)
         now = clients.to_utc(clients.now_ms())
         return {"key": key, "now": now, "raw": key.encode(), **more}
 
@@ -281,6 +271,9 @@ class SqlAlchemyStore:
         return bool(connection.execute(statement, parameters).rowcount)
 
     def load(self, key: str, timeout: float) -> Stored | None:
+        if not clients.key_fits(key, _KEY_MAX):
+            return None
+
         def work(connection: Any, again: bool) -> Stored | None:
             return self._current(connection, self._parameters(key))
 
@@ -288,6 +281,9 @@ class SqlAlchemyStore:
         return stored
 
     def create(self, key: str, value: bytes, ttl_ms: int, timeout: float) -> bool:
+        if not clients.key_fits(key, _KEY_MAX):
+            clients.refuse_key(_KEY_MAX)
+
         def work(connection: Any, again: bool) -> bool:
             parameters = self._parameters(key, value=value, until=self._until(ttl_ms))
             done = self._insert(connection, parameters)
@@ -316,6 +312,9 @@ class SqlAlchemyStore:
     def replace(
         self, key: str, expected: bytes, version: bytes, value: bytes, ttl_ms: int, timeout: float
     ) -> int | Stored:
+        if not clients.key_fits(key, _KEY_MAX):
+            return _core.GONE
+
         def work(connection: Any, again: bool) -> int | Stored | None:
             parameters = self._parameters(
                 key, value=value, until=self._until(ttl_ms), expected=expected
@@ -339,6 +338,9 @@ class SqlAlchemyStore:
         return answer
 
     def touch(self, key: str, expected: bytes, version: bytes, ttl_ms: int, timeout: float) -> int:
+        if not clients.key_fits(key, _KEY_MAX):
+            return _core.GONE
+
         def work(connection: Any, again: bool) -> int | None:
             parameters = self._parameters(key, until=self._until(ttl_ms), expected=expected)
             if self._change(connection, self._statements.touch, parameters):
@@ -360,7 +362,8 @@ class SqlAlchemyStore:
         def work(connection: Any, again: bool) -> None:
             connection.execute(self._statements.remove, self._parameters(key))
 
-        self._run(work, timeout)
+        if clients.key_fits(key, _KEY_MAX):
+            self._run(work, timeout)
 
     def purge(self, limit: int, timeout: float) -> int:
         def work(connection: Any, again: bool) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from flask_session.memcached import MemcachedSessionInterface
 from flask_session.mongodb import MongoDBSession, MongoDBSessionInterface
 from flask_session.postgresql import PostgreSqlSessionInterface
 from flask_session.redis import RedisSessionInterface
+from flask_session.sqlalchemy import SqlAlchemySessionInterface
 
 URL = "redis://127.0.0.1:1/0"
 
@@ -72,8 +73,6 @@ def test_every_type_is_here_or_unavailable():
 
 # As applications make them: (app, client, ...) by name, and Flask-Session2's by position.
 UNAVAILABLE_CALLS = [
-    ("sqlalchemy", (None, None, "sessions", "session:", False, True, None, False), {}),
-    ("sqlalchemy", (), {"app": None, "client": None, "table": "t", "cleanup_n_requests": 5}),
     ("dynamodb", (None, "session:", None, "sessions", None, None, None, False, True), {}),
     ("dynamodb", (), {"app": None, "client": None, "table_name": "t"}),
     ("elasticsearch", (None, "http://localhost:9200", "sessions", "session:"), {}),
@@ -281,6 +280,58 @@ def test_memcached_default_client():
     assert type(interface.client) is library.Client
     assert interface.client.addresses == ["127.0.0.1:11211"]
     assert interface.key_prefix == "session:"
+
+
+# ---- sqlalchemy ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def db(app):
+    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:////nowhere/main.sqlite3"
+    app.config["SQLALCHEMY_BINDS"] = {"other": "sqlite:////nowhere/other.sqlite3"}
+    return pytest.importorskip("flask_sqlalchemy").SQLAlchemy(app)
+
+
+def test_sqlalchemy_in_flask_session_s_order(app, db):
+    interface = SqlAlchemySessionInterface(
+        app, db, "p:", True, False, 16, "json", "t", "numbers", "s", "other", 9
+    )
+    assert (interface.app, interface.client) == (app, db)
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+    assert (interface.sid_length, interface.serializer.format) == (16, "json")
+    assert interface.cleanup_n_requests == 9
+    assert interface.ttl is False
+    table = interface.sql_session_model.__table__
+    assert (table.name, table.schema, table.metadata.info) == ("t", "s", {"bind_key": "other"})
+    assert table.c.id.default.name == "numbers"
+
+
+@pytest.mark.parametrize("more", [(), (True,), (True, False), (True, False, "numbers", True)])
+def test_sqlalchemy_in_flask_session2_s_order(app, db, more):
+    interface = SqlAlchemySessionInterface(app, db, "t", "p:", *more)
+    assert interface.client is db
+    assert interface.key_prefix == "p:"
+    assert interface.use_signer is bool(more)
+    assert interface.permanent is (len(more) < 2)
+    table = interface.sql_session_model.__table__
+    assert table.name == "t"
+    assert (table.c.id.default is not None) is (len(more) > 2)
+    cleaning = interface._cleanup_n_requests in app.before_request_funcs.get(None, [])
+    assert cleaning is (len(more) > 2)
+
+
+def test_sqlalchemy_by_name(app, db):
+    interface = SqlAlchemySessionInterface(app, client=db, table="t", cleanup_n_requests=5)
+    assert interface.sql_session_model.__table__.name == "t"
+    assert interface.key_prefix == "session:"
+    older = SqlAlchemySessionInterface(app, db=db, table="t", key_prefix="p:")
+    assert (older.client, older.key_prefix) == (db, "p:")
+
+
+def test_sqlalchemy_without_an_application():
+    engine = pytest.importorskip("sqlalchemy").create_engine("sqlite:////nowhere/x.sqlite3")
+    interface = SqlAlchemySessionInterface(client=engine)
+    assert (interface.client, interface.app) == (engine, None)
 
 
 # ---- all ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from flask_session.memory import MemorySessionInterface
 from flask_session.mongodb import MongoDBSessionInterface
 from flask_session.postgresql import PostgreSqlSessionInterface
 from flask_session.redis import RedisSessionInterface
+from flask_session.sqlalchemy import SqlAlchemySessionInterface
 from flask_session.sqlite import SqliteSessionInterface
 
 pytestmark = pytest.mark.filterwarnings("ignore:cachelib loads")
@@ -57,6 +58,11 @@ def postgresql(request):
     return {"client": request.getfixturevalue("start_row")("postgresql-url").where["POSTGRES_URL"]}
 
 
+def sqlalchemy(request):
+    pytest.importorskip("sqlalchemy")
+    return {"client": f"sqlite:///{request.getfixturevalue('tmp_path')}/sessions.sqlite3"}
+
+
 INTERFACES = {
     "memory": (MemorySessionInterface, lambda request: {}),
     "sqlite": (SqliteSessionInterface, sqlite),
@@ -64,6 +70,7 @@ INTERFACES = {
     "redis": (RedisSessionInterface, redis),
     "memcached": (MemcachedSessionInterface, memcached),
     "mongodb": (MongoDBSessionInterface, mongodb),
+    "sqlalchemy": (SqlAlchemySessionInterface, sqlalchemy),
     "cachelib": (CacheLibSessionInterface, cachelib),
     "postgresql": (PostgreSqlSessionInterface, postgresql),
 }

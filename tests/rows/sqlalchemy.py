@@ -15,6 +15,7 @@ class SqlAlchemyRow(Row):
     """What these rows share."""
 
     durable = True
+    max_key = 255
     predecessors = ("fs08", "fs2")
     URL: ClassVar[str]
     """Python code: the database's URL for SQLAlchemy, from `where`."""
