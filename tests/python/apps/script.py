@@ -66,7 +66,7 @@ def make_app(
     """row: name, place and key prefix of a store of tests/rows, whose client objects are made
     here and in every process anew."""
     app = flask.Flask("script")
-    keys = None
+    keys = stored_expiry = None
     if row is not None:
         from tests.rows import ROWS, configuration, with_timeout
 
@@ -74,6 +74,7 @@ def make_app(
         patient = with_timeout(ROWS[name], settings.get("SESSION_STORE_TIMEOUT", 2))
         app.config.update(configuration(patient, where, SESSION_KEY_PREFIX=prefix))
         keys = partial(patient.keys, where, prefix)
+        stored_expiry = partial(patient.stored_expiry, where)
     app.config.update(settings)
     flask_session.Session(app)
 
@@ -106,7 +107,10 @@ def make_app(
         stored = store.load(sid)
         if stored is None:
             return flask.jsonify(None)
-        left = None if stored[2] is None else stored[2] - time.time() * 1000
+        expires = None if stored[2] is None else stored[2] / 1000
+        if stored_expiry is not None and not store.capabilities & _core.CAP_GIVES_EXPIRY:
+            expires = stored_expiry(app.config["SESSION_KEY_PREFIX"] + sid)
+        left = None if expires is None else (expires - time.time()) * 1000
         return flask.jsonify({"data": content(stored[0]), "left_ms": left})
 
     @app.get("/records")
