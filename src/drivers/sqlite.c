@@ -79,6 +79,7 @@
 #define WAL_DUE_PAGES 1000u          /* 4 MiB: a checkpoint is worth its sync */
 #define WAL_LARGE_PAGES 4096u        /* 16 MiB: readers overlap, so ask for a pause */
 #define WAL_LAST_RESORT_PAGES 16384u /* 64 MiB */
+#define WAL_TOO_LARGE_PAGES 65536u   /* 256 MiB */
 #define TRUNCATE_WAIT_NS (50 * NS_PER_MS)
 #define MAINTAIN_QUIET_NS (1000 * NS_PER_MS)
 #define PURGE_CHANCE 1024u /* one in so many writes makes a purge due; a power of two */
@@ -799,14 +800,22 @@ static int checkpoint(handle *h, int mode)
 }
 
 /* Copies the log into the file without hindering anybody. Once all is copied the
- * next writer begins the log anew, unless a reader stands in it at that moment;
- * with many readers it may never happen, so a large log is worth a short pause
- * of the writers. */
+ * next writer begins the log anew, unless a reader stands in it at that moment or
+ * more was written meanwhile; on a busy site it may never happen, so a large log is
+ * worth a short pause of the writers. They wait for a copy and a sync of what came
+ * in since the last pass: how long that is, a second pass tells. Where the disk is
+ * slow, the log may grow rather than a request pass its deadline. */
 static int checkpoint_wal(handle *h)
 {
     int rc = checkpoint(h, SQLITE_CHECKPOINT_PASSIVE);
     unsigned left = atomic_load_explicit(&h->store->wal_pages, memory_order_relaxed);
     if (rc == SQLITE_OK && left >= WAL_LARGE_PAGES) {
+        int64_t begin = ces_mono_ns();
+        rc = checkpoint(h, SQLITE_CHECKPOINT_PASSIVE);
+        if (rc != SQLITE_OK ||
+            (ces_mono_ns() - begin > TRUNCATE_WAIT_NS && left < WAL_TOO_LARGE_PAGES)) {
+            return rc;
+        }
         cession_deadline kept = h->deadline;
         int64_t until = ces_mono_ns() + TRUNCATE_WAIT_NS;
         h->deadline = until < kept ? until : kept;

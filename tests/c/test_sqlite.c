@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -1120,6 +1121,56 @@ static void test_maintenance(void)
     check_intact(path);
 }
 
+/* Takes the place of the C library's in SQLite, too. */
+static void (*on_sync)(void);
+
+__attribute__((visibility("default"))) int fdatasync(int fd);
+int fdatasync(int fd)
+{
+    if (on_sync) {
+        on_sync();
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+static cession_store *busy_store;
+static char busy_value[100000];
+
+/* A disk that takes long, and a site that goes on writing meanwhile. */
+static void slow_and_busy(void)
+{
+    void (*kept)(void) = on_sync;
+    on_sync = NULL;
+    ces_sleep_ns(60 * MS);
+    rewrite(busy_store, busy_value, sizeof busy_value, 1, soon());
+    on_sync = kept;
+}
+
+/* Writers would wait for a sync while the log is cut: not where that takes long. */
+static void test_a_slow_disk_delays_the_cut(void)
+{
+    char path[PATH_MAX];
+    memset(busy_value, 'v', sizeof busy_value);
+    snprintf(path, sizeof path, "%s", scratch_path("slow.db"));
+    cession_store *store = busy_store = open_at(path);
+    CHECK_OK(cession_store_create(store, SPAN("k"), cession_span_of(busy_value, sizeof busy_value),
+                                  HOUR, soon(), NULL));
+    rewrite(store, busy_value, sizeof busy_value, 400, 0);
+    off_t grown = size_of(with(path, "-wal"));
+    CHECK(grown > 16 * 1024 * 1024);
+    on_sync = slow_and_busy;
+    CHECK_OK(cession_store_maintain(store, soon(), NULL));
+    on_sync = NULL;
+    CHECK(size_of(with(path, "-wal")) >= grown);
+    CHECK_OK(get(store, "k"));
+    ces_sleep_ns(1010 * MS); /* the disk is itself again */
+    rewrite(store, busy_value, sizeof busy_value, 100, 0);
+    CHECK_OK(cession_store_maintain(store, soon(), NULL));
+    CHECK(size_of(with(path, "-wal")) < grown);
+    cession_store_close(store);
+    check_intact(path);
+}
+
 /* Nobody calls maintain: the log stays bounded all the same, by the writes that
  * have a deadline. */
 static void test_last_resort(void)
@@ -1234,6 +1285,7 @@ static const harness_test tests[] = {
     HARNESS_TEST(closing_a_deleted_file),
     HARNESS_TEST(replaced_under_a_worker),
     HARNESS_TEST(maintenance),
+    HARNESS_TEST(a_slow_disk_delays_the_cut),
     HARNESS_TEST(last_resort),
     HARNESS_TEST(purge_comes_due),
     HARNESS_TEST(purge_leaves_the_touched),
