@@ -28,6 +28,7 @@ BACKENDS = {
     "filesystem": ("filesystem", "FileSystemSessionInterface"),
     "memcached": ("memcached", "MemcachedSessionInterface"),
     "memory": ("memory", "MemorySessionInterface"),
+    "peewee": ("peewee", "PeeweeSessionInterface"),
     "postgresql": ("postgresql", "PostgreSqlSessionInterface"),
     "mongodb": ("mongodb", "MongoDBSessionInterface"),
     "redis": ("redis", "RedisSessionInterface"),
@@ -45,6 +46,12 @@ ARGUMENTS = {
     },
     "memcached": {"client": "SESSION_MEMCACHED"},
     "memory": {"client": "SESSION_MEMORY"},
+    "peewee": {
+        "client": "SESSION_DB",
+        "db_type": "SESSION_DB_CLASS",
+        "db_config": "SESSION_PEEWEE_CONFIG",
+        "table": "SESSION_PEEWEE_TABLE",
+    },
     "postgresql": {
         "pool": "SESSION_POSTGRESQL",
         "table": "SESSION_POSTGRESQL_TABLE",
@@ -66,7 +73,7 @@ ARGUMENTS = {
 #: Types that Flask-Session or Flask-Session2 know and this version does not.
 UNAVAILABLE = {
     "dynamodb",
-    *("elasticsearch", "datastore", "firestore", "peewee"),
+    *("elasticsearch", "datastore", "firestore"),
 }
 TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
 #: URL scheme -> SESSION_TYPE.
@@ -245,6 +252,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "SESSION_MEMCACHED": _anything,
     "SESSION_POSTGRESQL": _anything,
     "SESSION_POSTGRESQL_TABLE": _identifier,
+    "SESSION_DB": _anything,
+    "SESSION_DB_CLASS": _anything,
+    "SESSION_PEEWEE_CONFIG": _anything,
+    "SESSION_PEEWEE_TABLE": _identifier,
     "SESSION_POSTGRESQL_SCHEMA": _identifier,
     "SESSION_MONGODB": _anything,
     "SESSION_MONGODB_DB": _text,

@@ -93,6 +93,14 @@ class Defaults:
     #: Of a client that is made here: its dates carry a time zone. The sessions do not depend on it.
     SESSION_MONGODB_TZ_AWARE: bool = False
 
+    #: A peewee database, a URL of playhouse.db_url, or a function that returns a database.
+    SESSION_DB: Any = None
+    #: Instead of SESSION_DB: the class of a database, and its arguments.
+    SESSION_DB_CLASS: Any = None
+    SESSION_PEEWEE_CONFIG: Any = None
+    #: The name of the table.
+    SESSION_PEEWEE_TABLE: str = "sessions"
+
     # What follows belongs to stores that this version does not have yet.
     SESSION_DYNAMODB: Any = None  # credentials from the environment
     SESSION_DYNAMODB_TABLE: str = "Sessions"  # "sessions" with Flask-Session2's settings
@@ -107,7 +115,3 @@ class Defaults:
     GCLOUD_APP_PROJECT_ID: str = "unknown"
     SESSION_FIRESTORE: Any = None
     SESSION_FIRESTORE_COLLECT: str = "flask_session"
-    SESSION_DB: Any = None
-    SESSION_DB_CLASS: Any = None
-    SESSION_PEEWEE_CONFIG: Any = None
-    SESSION_PEEWEE_TABLE: str = "sessions"

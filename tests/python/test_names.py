@@ -15,6 +15,7 @@ from flask_session.config import BACKENDS, TYPES, UNAVAILABLE
 from flask_session.filesystem import FileSystemSession, FileSystemSessionInterface
 from flask_session.memcached import MemcachedSessionInterface
 from flask_session.mongodb import MongoDBSession, MongoDBSessionInterface
+from flask_session.peewee import PeeweeSessionInterface
 from flask_session.postgresql import PostgreSqlSessionInterface
 from flask_session.redis import RedisSessionInterface
 from flask_session.sqlalchemy import SqlAlchemySessionInterface
@@ -78,7 +79,6 @@ UNAVAILABLE_CALLS = [
     ("elasticsearch", (None, "http://localhost:9200", "sessions", "session:"), {}),
     ("datastore", ("project", "session:", False, True), {}),
     ("firestore", (None, "flask_session", "session:", False, True), {}),
-    ("peewee", (None, {}, None, "sessions", "session:", False, True), {}),
 ]
 
 
@@ -404,3 +404,45 @@ def test_postgresql_by_name(name):
     assert interface.client is interface.pool is pool
     assert interface._queries.table == '"public"."flask_sessions"'
     assert interface.app is None
+
+
+# ---- peewee -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def database(tmp_path):
+    return pytest.importorskip("peewee").SqliteDatabase(str(tmp_path / "sessions.db"))
+
+
+def test_peewee_in_flask_session2_s_order(database):
+    interface = PeeweeSessionInterface(database, {}, None, "t", "p:", True, False)
+    assert interface.client is interface.db is database
+    assert interface.sql_session_model._meta.table_name == "t"
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+
+
+def test_peewee_in_flask_session2_s_order_with_a_class(tmp_path):
+    peewee = pytest.importorskip("peewee")
+    config = {"database": str(tmp_path / "other.db")}
+    given = (None, config, peewee.SqliteDatabase, "t", "p:")
+    for interface in (
+        PeeweeSessionInterface(*given, False, True),
+        PeeweeSessionInterface(*given),
+        PeeweeSessionInterface(
+            db=None, db_config=config, db_type=peewee.SqliteDatabase, table="t", key_prefix="p:"
+        ),
+    ):
+        assert type(interface.db) is peewee.SqliteDatabase
+        assert interface.db.database == config["database"]
+        assert interface.sql_session_model._meta.table_name == "t"
+        assert (interface.key_prefix, interface.permanent) == ("p:", True)
+
+
+def test_peewee_in_the_order_of_the_others(app, database):
+    interface = PeeweeSessionInterface(app, database, "p:", True, False, 16, "json", "t", 9)
+    assert (interface.app, interface.client) == (app, database)
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+    assert (interface.sid_length, interface.serializer.format) == (16, "json")
+    assert interface.sql_session_model._meta.table_name == "t"
+    assert interface.cleanup_n_requests == 9
+    assert interface.ttl is False

@@ -19,6 +19,7 @@ from flask_session.filesystem import FileSystemSessionInterface
 from flask_session.memcached import MemcachedSessionInterface
 from flask_session.memory import MemorySessionInterface
 from flask_session.mongodb import MongoDBSessionInterface
+from flask_session.peewee import PeeweeSessionInterface
 from flask_session.postgresql import PostgreSqlSessionInterface
 from flask_session.redis import RedisSessionInterface
 from flask_session.sqlalchemy import SqlAlchemySessionInterface
@@ -63,6 +64,11 @@ def sqlalchemy(request):
     return {"client": f"sqlite:///{request.getfixturevalue('tmp_path')}/sessions.sqlite3"}
 
 
+def peewee(request):
+    path = request.getfixturevalue("tmp_path") / "sessions.db"
+    return {"client": pytest.importorskip("peewee").SqliteDatabase(str(path))}
+
+
 INTERFACES = {
     "memory": (MemorySessionInterface, lambda request: {}),
     "sqlite": (SqliteSessionInterface, sqlite),
@@ -73,6 +79,7 @@ INTERFACES = {
     "sqlalchemy": (SqlAlchemySessionInterface, sqlalchemy),
     "cachelib": (CacheLibSessionInterface, cachelib),
     "postgresql": (PostgreSqlSessionInterface, postgresql),
+    "peewee": (PeeweeSessionInterface, peewee),
 }
 MARKS = dict.fromkeys(("memcached", "mongodb", "postgresql", "redis"), pytest.mark.server)
 THREE = ("_retrieve_session_data", "_upsert_session", "_delete_session")
@@ -337,7 +344,7 @@ def test_session_class(concrete):
         assert flask.session.made
 
 
-@pytest.mark.parametrize("name", ["memory", "sqlite", "filesystem"])
+@pytest.mark.parametrize("name", ["memory", "sqlite", "filesystem", "peewee"])
 def test_delete_expired_sessions(name, request):
     cls, options = INTERFACES[name]
     own, calls = watching(cls, "_delete_expired_sessions")

@@ -16,6 +16,7 @@ import pytest
 from .base import FileRow, Row, Settings, Where, configuration, new_prefix, with_timeout
 from .memcached import MEMCACHED_ROWS
 from .mongodb import MongoDBRow, MongoDBUrlRow
+from .peewee import PeeweeMariadbRow, PeeweePostgresqlRow, PeeweeSqliteRow
 from .postgresql import PostgresqlPsycopg2Row, PostgresqlPsycopg3Row, PostgresqlRow
 from .redis import RedisResp3Row, RedisRow, RedisUnixRow
 from .sqlalchemy import (
@@ -31,6 +32,7 @@ ROWS: dict[str, type[Row]] = {
         *(RedisRow, RedisResp3Row, RedisUnixRow),
         *MEMCACHED_ROWS,
         *(PostgresqlRow, PostgresqlPsycopg2Row, PostgresqlPsycopg3Row),
+        *(PeeweeSqliteRow, PeeweePostgresqlRow, PeeweeMariadbRow),
         *(MongoDBRow, MongoDBUrlRow),
         *(SqlAlchemySqliteRow, SqlAlchemyPostgresRow, SqlAlchemyPsycopg2Row, SqlAlchemyMariadbRow),
     )
