@@ -113,11 +113,11 @@ class MemcachedStore:
 
     def load(self, key: str, timeout: float) -> Stored | None:
         name = self._name(key)
-        held = self._connections.run(lambda connection, again: connection.gets(name), timeout)
+        held = self._connections.run(lambda connection, again: connection.load(name), timeout)
         if held is None:
             self._expiries.forget(key)
             return None
-        return held[0], b"%d" % held[1], self._expiries.get(key)
+        return held[0], b"%d" % held[1] if held[1] else b"", self._expiries.get(key)
 
     def create(self, key: str, value: bytes, ttl_ms: int, timeout: float) -> bool:
         name = self._name(key)
@@ -151,7 +151,7 @@ class MemcachedStore:
                     return _core.OK
                 current, cas = held
                 if current != expected:
-                    return current, b"%d" % cas, None
+                    return current, b"%d" % cas if cas else b"", None
             raise _core.SessionStoreError("the record was touched at every attempt to replace it")
 
         answer: int | Stored = self._write(value, attempt, timeout)
@@ -175,7 +175,7 @@ def _own_client(url: str | None, timeout: float) -> Any:
         return kinds.make(("127.0.0.1", 11211), timeout)
     parts = urlsplit(url)
     try:
-        port = parts.port or 11211
+        port = 11211 if parts.port is None else parts.port
     except ValueError:
         port = 0
     rest = (parts.username, parts.password, parts.query, parts.fragment)

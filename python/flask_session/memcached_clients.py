@@ -3,10 +3,10 @@ of a client object, and the four commands that the store needs.
 
 A connection is used by one thread at a time and never shared with the application: so it can be
 kept from unpickling, and nothing is changed on the application's client. It has
-``gets(key) -> (value, cas) | None``, ``add(key, value, exptime) -> bool``,
-``cas(key, value, cas, exptime) -> bool`` (False: not stored, whatever the reason),
-``delete(key)`` and ``close()``. Any failure is an exception, a value that the server finds
-too large is TooLarge. A value that is no plain or compressed bytes is given as b"".
+``gets(key) -> (value, cas) | None``, ``load(key)``, the same or cheaper with 0 as cas,
+``add(key, value, exptime) -> bool``, ``cas(key, value, cas, exptime) -> bool`` (False: not stored,
+whatever the reason), ``delete(key)`` and ``close()``. Any failure is an exception, a value that the
+server finds too large is TooLarge. A value that is no plain or compressed bytes is given as b"".
 """
 
 from __future__ import annotations
@@ -66,14 +66,28 @@ class Pylibmc:
             "_noreply": False,
             "buffer_requests": False,
             "auto_eject": False,
+            "retry_timeout": 2,
         }
 
     def gets(self, key: str) -> tuple[bytes, int] | None:
         # Of text pylibmc makes bytes that it gives back before it is done with them: another
         # thread's allocation would become the key that is sent. These stay until it returns.
         name = key.encode()
-        value, cas = self._client.gets(name)
-        return None if cas is None else (value, cas)
+        try:
+            value, cas = self._client.gets(name)
+        except sys.modules["pylibmc"].Error as error:
+            if "decompress" in str(error):  # it was not compressed by a library
+                return b"", 0
+            raise
+        if cas is not None:
+            return value, cas
+        # pylibmc gives a timeout or a lost connection out as a miss; but then the server is
+        # disabled until retry_timeout, and the next command says so.
+        if self._client.get(name) is not None:
+            raise OSError("pylibmc found nothing, and then something")
+        return None
+
+    load = gets
 
     def add(self, key: str, value: bytes, exptime: int) -> bool:
         return self._stored(lambda: self._client.add(key, value, time=exptime))
@@ -172,6 +186,8 @@ class PythonMemcached:
         value = self._bound(cas).gets(key)
         return None if cas.cas is None else (value, cas.cas)
 
+    load = gets
+
     def add(self, key: str, value: bytes, exptime: int) -> bool:
         return bool(self._bound(_Cas()).add(key, value, time=exptime))
 
@@ -248,6 +264,8 @@ class Pymemcache:
             return None
         # a serializer of the application's own may give anything
         return (value if isinstance(value, bytes) else b"", int(cas))
+
+    load = gets
 
     def add(self, key: str, value: bytes, exptime: int) -> bool:
         return self._stored(
@@ -342,15 +360,18 @@ def _serde(serde: Any) -> Any:
 
 class Libmc:
     """Another client with the arguments that the client was made with, except that it waits for
-    answers and that its keys stay with their server. libmc unpickles in the command that reads
-    the cas value, so the flags are read before, by a command of their own."""
+    answers, that its keys stay with their server, and that a value is one item.
+
+    libmc unpickles in the command that reads the cas value, so the flags are read before, by a
+    command of their own."""
 
     module = "libmc"
 
     def __init__(self, client: Any, timeout: float) -> None:
         libmc = sys.modules["libmc"]
         args = list(client.__reduce__()[1])
-        args[_LIBMC_NOREPLY] = args[_LIBMC_FAILOVER] = False
+        for place in (_LIBMC_SPLIT, _LIBMC_NOREPLY, _LIBMC_FAILOVER):
+            args[place] = False
         self._client = type(client)(*args)
         ms = max(1, round(timeout * 1000))
         self._client.config(libmc.MC_POLL_TIMEOUT, ms)
@@ -361,12 +382,14 @@ class Libmc:
             raise OSError(f"libmc: {self._client.get_last_strerror()}")
         return answer
 
-    def gets(self, key: str) -> tuple[bytes, int] | None:
+    def load(self, key: str) -> tuple[bytes, int] | None:
         value, flags = self._checked(self._client.get_raw(key))
-        if value is None:
-            return None
-        if flags & ~_LIBMC_COMPRESSED:
-            return b"", 0
+        return None if value is None else (_plain(value, flags, _LIBMC_COMPRESSED), 0)
+
+    def gets(self, key: str) -> tuple[bytes, int] | None:
+        held = self.load(key)
+        if not held or not held[0]:
+            return held
         answer = self._checked(self._client.gets(key))
         if answer is None:
             return None
@@ -404,7 +427,8 @@ class Libmc:
         return 0  # SESSION_STORE_TIMEOUT
 
 
-_LIBMC_NOREPLY, _LIBMC_FAILOVER, _LIBMC_PREFIX = 3, 6, 4  # places in its arguments
+# places in its arguments
+_LIBMC_SPLIT, _LIBMC_NOREPLY, _LIBMC_PREFIX, _LIBMC_FAILOVER = 1, 3, 4, 6
 _LIBMC_COMPRESSED = 16
 _LIBMC_LARGE = 500_000  # bytes; no server has a smaller limit unless it was told to
 

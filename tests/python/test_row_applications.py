@@ -38,6 +38,7 @@ class RowSite(Site):
         if self.proxy is not None:
             costs = self.row.round_trips
             wanted = sum(costs.get(name, 1) * count for name, count in operations.items())
+            wanted += costs.get("not_found", 0) * not_found
             assert (self.proxy.round_trips, self.proxy.connections) == (wanted, 0), operations
 
 

@@ -44,7 +44,8 @@ class Row(ABC):
     one_port: ClassVar[bool] = True
     """The server is reached on one TCP port, so that a proxy can stand in front of it."""
     round_trips: ClassVar[Mapping[str, int]] = {}
-    """What an operation costs on the wire where that is not one: {"replace": 3}."""
+    """What an operation costs on the wire where that is not one: {"replace": 3}.
+    "not_found": what a load that finds nothing costs in addition."""
     durable: ClassVar[bool] = False
     """What the server had stored is there again after its restart."""
     predecessors: ClassVar[Sequence[str]] = ()

@@ -85,6 +85,16 @@ class CountingProxy:
                     end.shutdown(socket.SHUT_RD)
                 end.close()
 
+    def hang_up(self) -> None:
+        """End every open connection in the orderly way, as a server does with one that was idle for
+        long; new ones are accepted."""
+        with self._lock:
+            connections = list(self._connections)
+        for connection in connections:
+            for end in (connection.client, connection.server):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         self.refuse()
 
