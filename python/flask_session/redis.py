@@ -100,7 +100,7 @@ class RedisStore:
         # Bytes that SCAN would take for a pattern are matched as they are.
         self._match = re.sub(r"([*?\[\]\\^-])", r"\\\1", key_prefix) + "*"
         self.capabilities = _core.CAP_ATOMIC | _core.CAP_GIVES_EXPIRY | _core.CAP_NATIVE_TTL
-        if hasattr(client, "scan") and not hasattr(client, "nodes_manager"):
+        if hasattr(client, "scan"):
             self.capabilities |= _core.CAP_LISTABLE
 
     def load(self, key: str, timeout: float) -> Stored | None:
@@ -127,8 +127,8 @@ class RedisStore:
     def scan(
         self, cursor: bytes, batch: int, timeout: float
     ) -> tuple[bytes, list[tuple[str, bytes, int]]]:
-        following, keys = self._client.scan(int(cursor or 0), match=self._match, count=batch)
-        rows = []
+        following, keys = self._names(cursor.decode(), batch)
+        rows: list[tuple[str, bytes, int]] = []
         for raw in keys:
             try:
                 key = raw.decode()
@@ -137,7 +137,24 @@ class RedisStore:
             stored = self.load(key, timeout)
             if stored is not None and stored[0]:
                 rows.append((key, stored[0], stored[2] or -1))
-        return (str(following).encode() if following else b""), rows
+        return following.encode(), rows
+
+    def _names(self, cursor: str, batch: int) -> tuple[str, list[bytes]]:
+        """Some keys and the next cursor. A cluster is asked one primary after the other, in the
+        order of their names: the cursor is "NAME CURSOR" there."""
+        options: dict[str, Any] = {"match": self._match, "count": batch}
+        if not hasattr(self._client, "get_primaries"):
+            following, keys = self._client.scan(int(cursor or 0), **options)
+            return str(following or ""), keys
+        primaries = {node.name: node for node in self._client.get_primaries()}
+        name, _, at = cursor.partition(" ")
+        name, keys = name or min(primaries), []
+        if name in primaries:
+            node = primaries[name]
+            answer, keys = self._client.scan(int(at or 0), target_nodes=node, **options)
+            if answer[name]:
+                return f"{name} {answer[name]}", keys
+        return min((other for other in primaries if other > name), default=""), keys
 
 
 def _own_client(url: str | None, timeout: float) -> Any:

@@ -18,7 +18,7 @@ from .memcached import MEMCACHED_ROWS
 from .mongodb import MongoDBRow, MongoDBUrlRow
 from .peewee import PeeweeMariadbRow, PeeweePostgresqlRow, PeeweeSqliteRow
 from .postgresql import PostgresqlPsycopg2Row, PostgresqlPsycopg3Row, PostgresqlRow
-from .redis import RedisResp3Row, RedisRow, RedisUnixRow
+from .redis import REDIS_ROWS
 from .sqlalchemy import (
     SqlAlchemyMariadbRow,
     SqlAlchemyPostgresRow,
@@ -29,7 +29,7 @@ from .sqlalchemy import (
 ROWS: dict[str, type[Row]] = {
     row.name: row
     for row in (
-        *(RedisRow, RedisResp3Row, RedisUnixRow),
+        *REDIS_ROWS,
         *MEMCACHED_ROWS,
         *(PostgresqlRow, PostgresqlPsycopg2Row, PostgresqlPsycopg3Row),
         *(PeeweeSqliteRow, PeeweePostgresqlRow, PeeweeMariadbRow),

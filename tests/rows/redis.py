@@ -1,61 +1,170 @@
-"""Redis and Valkey, through redis-py."""
+"""Redis and Valkey, through redis-py and valkey-py."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from tests.services.redis import RedisService
+from tests.services.redis import (
+    RedisClusterService,
+    RedisSentinelService,
+    RedisService,
+    RedisTlsService,
+    ValkeyService,
+)
 
 from .base import Row, Settings, Where
 
 
+def limits(timeout: float, library: str = "redis") -> dict[str, Any]:
+    """One attempt of so many seconds."""
+    import importlib
+
+    retry = importlib.import_module(f"{library}.retry").Retry
+    backoff = importlib.import_module(f"{library}.backoff").NoBackoff
+    seconds = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    return {**seconds, "retry": retry(backoff(), 0)}
+
+
 def client(url: str, timeout: float = 2, **options: Any) -> Any:
     import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
 
-    limits: dict[str, Any] = {"socket_timeout": timeout, "retry": Retry(NoBackoff(), 0)}
-    return redis.Redis.from_url(url, **limits | options)
+    return redis.Redis.from_url(url, **limits(timeout) | options)
 
 
-class RedisRow(Row):
+class RedisClientRow(Row):
+    """Redis by a client object; `connect` makes it."""
+
+    tick_ms = 1
+
+    @classmethod
+    def connect(cls, where: Where) -> Any:
+        return client(where["REDIS_URL"], cls.timeout)
+
+    @classmethod
+    def settings(cls, where: Where) -> Settings:
+        return {"SESSION_TYPE": "redis", "SESSION_REDIS": cls.connect(where)}
+
+    @classmethod
+    def stored_expiry(cls, where: Where, key: str) -> float | None:
+        left: int = cls.connect(where).pttl(key)
+        return time.time() + left / 1000
+
+
+class RedisRow(RedisClientRow):
     """The client object on TCP."""
 
     name = "redis"
     service = RedisService
-    tick_ms = 1
     predecessors = ("fs08", "fs2")
     legacy = """
 import redis
 config.update(SESSION_TYPE="redis", SESSION_REDIS=redis.Redis.from_url(where["REDIS_URL"]))
 """
 
-    @classmethod
-    def settings(cls, where: Where) -> Settings:
-        return {"SESSION_TYPE": "redis", "SESSION_REDIS": client(where["REDIS_URL"], cls.timeout)}
 
-    @classmethod
-    def stored_expiry(cls, where: Where, key: str) -> float | None:
-        left: int = client(where["REDIS_URL"]).pttl(key)
-        return time.time() + left / 1000
-
-
-class RedisResp3Row(RedisRow):
+class RedisResp3Row(RedisClientRow):
     name = "redis-resp3"
+    service = RedisService
 
     @classmethod
-    def settings(cls, where: Where) -> Settings:
-        made = client(where["REDIS_URL"], cls.timeout, protocol=3)
-        return {"SESSION_TYPE": "redis", "SESSION_REDIS": made}
+    def connect(cls, where: Where) -> Any:
+        return client(where["REDIS_URL"], cls.timeout, protocol=3)
 
 
-class RedisUnixRow(RedisRow):
+class RedisUnixRow(RedisClientRow):
     """A URL instead of a client, to a unix socket."""
 
     name = "redis-unix-url"
+    service = RedisService
     one_port = False
 
     @classmethod
     def settings(cls, where: Where) -> Settings:
         return {"SESSION_TYPE": "redis", "SESSION_REDIS": where["REDIS_UNIX_URL"]}
+
+
+class RedisAclRow(RedisClientRow):
+    """A user who may do what sessions need and nothing else, with a password."""
+
+    name = "redis-acl"
+    service = RedisService
+
+    @classmethod
+    def connect(cls, where: Where) -> Any:
+        return client(where["REDIS_ACL_URL"], cls.timeout)
+
+
+class RedisTlsRow(RedisClientRow):
+    """TLS with a client's certificate and a password, by a URL."""
+
+    name = "redis-tls-url"
+    service = RedisTlsService
+
+    @classmethod
+    def connect(cls, where: Where) -> Any:
+        return client(where["REDIS_TLS_URL"], cls.timeout)
+
+    @classmethod
+    def settings(cls, where: Where) -> Settings:
+        return {"SESSION_TYPE": "redis", "SESSION_REDIS": where["REDIS_TLS_URL"]}
+
+
+class RedisSentinelRow(RedisClientRow):
+    """The client that Sentinel.master_for gives."""
+
+    name = "redis-sentinel"
+    service = RedisSentinelService
+    one_port = False
+
+    @classmethod
+    def connect(cls, where: Where) -> Any:
+        from redis.sentinel import Sentinel
+
+        places = [tuple(place.split(":")) for place in where["REDIS_SENTINELS"].split(",")]
+        sentinel = Sentinel(places, sentinel_kwargs=limits(cls.timeout), **limits(cls.timeout))
+        return sentinel.master_for(where["REDIS_SENTINEL_MASTER"])
+
+
+class RedisClusterRow(RedisClientRow):
+    """redis.RedisCluster."""
+
+    name = "redis-cluster"
+    service = RedisClusterService
+    one_port = False
+
+    @classmethod
+    def connect(cls, where: Where) -> Any:
+        import redis
+
+        return redis.RedisCluster.from_url(where["REDIS_CLUSTER_URL"], **limits(cls.timeout))
+
+
+class ValkeyRow(RedisClientRow):
+    """Valkey and its own client."""
+
+    name = "redis-valkey"
+    service = ValkeyService
+
+    @classmethod
+    def connect(cls, where: Where) -> Any:
+        import valkey
+
+        return valkey.Valkey.from_url(where["VALKEY_URL"], **limits(cls.timeout, "valkey"))
+
+
+class ValkeyRedisPyRow(RedisClientRow):
+    """Valkey through redis-py."""
+
+    name = "redis-valkey-redis-py"
+    service = ValkeyService
+
+    @classmethod
+    def connect(cls, where: Where) -> Any:
+        return client(where["VALKEY_URL"], cls.timeout)
+
+
+REDIS_ROWS = (
+    *(RedisRow, RedisResp3Row, RedisUnixRow, RedisAclRow, RedisTlsRow),
+    *(RedisSentinelRow, RedisClusterRow, ValkeyRow, ValkeyRedisPyRow),
+)

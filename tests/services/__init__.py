@@ -20,12 +20,22 @@ from .mariadb import MariadbService
 from .memcached import MemcachedService, MemcachedTlsService
 from .mongodb import FerretDBService, MongoDBService
 from .postgres import PostgresService
-from .redis import RedisService
+from .redis import (
+    RedisClusterService,
+    RedisSentinelService,
+    RedisService,
+    RedisTlsService,
+    ValkeyService,
+)
 
 SERVICES: dict[str, type[Service]] = {
     service.name: service
     for service in (
         RedisService,
+        RedisTlsService,
+        RedisSentinelService,
+        RedisClusterService,
+        ValkeyService,
         PostgresService,
         MariadbService,
         MongoDBService,
@@ -45,8 +55,12 @@ __all__ = [
     "MemcachedTlsService",
     "MongoDBService",
     "PostgresService",
+    "RedisClusterService",
+    "RedisSentinelService",
     "RedisService",
+    "RedisTlsService",
     "Service",
     "Services",
     "Unavailable",
+    "ValkeyService",
 ]

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -116,28 +117,82 @@ def wait_until(
     return True
 
 
-def require_command(command: str, *packages: str) -> str:
-    """The path of a command; root installs its Debian packages, else Unavailable."""
+def _debian() -> str:
+    """The code name of this Debian; empty on other systems."""
+    try:
+        lines = Path("/etc/os-release").read_text().splitlines()
+    except FileNotFoundError:
+        return ""
+    release = dict(line.partition("=")[::2] for line in lines)
+    return release.get("VERSION_CODENAME", "") if release.get("ID") == "debian" else ""
+
+
+def _with_backports(sources: str, codename: str) -> str:
+    """The text of an apt source of Debian's backports, from the machine's own sources in either
+    format: the same place, another suite."""
+    for paragraph in re.split(r"\n\s*\n", sources):
+        lines = [line for line in paragraph.splitlines() if not line.startswith("#")]
+        fields = dict(line.partition(":")[::2] for line in lines if ":" in line)
+        if codename in fields.get("Suites", "").split() and "deb" in fields.get("Types", ""):
+            fields["Suites"] = f" {codename}-backports"
+            return "".join(f"{name}:{value}\n" for name, value in fields.items())
+    line = re.search(rf"^deb\s+((?:\[.*?\]\s+)?)(\S+)\s+{codename}\s", sources, re.M)
+    if line is None:
+        raise Unavailable(f"apt has no source of {codename}, so none of its backports")
+    options = dict(word.partition("=")[::2] for word in line[1].strip("[] \t").split())
+    signed = f"Signed-By: {options['signed-by']}\n" if "signed-by" in options else ""
+    return f"Types: deb\nURIs: {line[2]}\nSuites: {codename}-backports\nComponents: main\n{signed}"
+
+
+@contextlib.contextmanager
+def _backports() -> Iterator[list[str]]:
+    """Options of apt-get by which it knows Debian's backports as well; the machine's own list of
+    sources stays as it is."""
+    apt, codename = Path("/etc/apt"), _debian()
+    files = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.*"))]
+    texts = {file: file.read_text() for file in files if file.is_file()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for file, text in texts.items():
+            if file.parent != apt:
+                (folder / file.name).write_text(text)
+        added = _with_backports("\n\n".join(texts.values()), codename)
+        (folder / "backports-of-the-tests.sources").write_text(added)
+        yield ["-o", f"Dir::Etc::SourceParts={folder}"]
+
+
+def require_command(command: str, *packages: str, backports: Sequence[str] = ()) -> str:
+    """The path of a command; root installs its Debian packages, else Unavailable. backports: code
+    names of those Debians whose backports have the packages."""
     found = shutil.which(command)
     if found:
         return found
     wanted = " ".join(packages)
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise Unavailable(f"{command} is not installed (Debian: apt-get install {wanted})")
-    environment = clean_environment({"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"})
-    for arguments in (
-        ["update", "-qq"],
-        ["install", "-y", "-qq", "--no-install-recommends", *packages],
-    ):
-        done = subprocess.run(
-            ["apt-get", *arguments], env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise Unavailable(f"apt-get {arguments[0]} {wanted}: {done.stderr.strip()[-300:]}")
+    install = ["install", "-y", "-qq", "--no-install-recommends", *packages]
+    if _debian() in backports:
+        with _backports() as options:
+            release = ["-t", f"{_debian()}-backports"]
+            _apt_get([*options, "update", "-qq"], wanted)
+            _apt_get([*options, *install, *release], wanted)
+    else:
+        _apt_get(["update", "-qq"], wanted)
+        _apt_get(install, wanted)
     found = shutil.which(command)
     if not found:
         raise Unavailable(f"{command} is missing after the installation of {wanted}")
     return found
+
+
+def _apt_get(arguments: list[str], wanted: str) -> None:
+    environment = clean_environment({"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"})
+    done = subprocess.run(
+        ["apt-get", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise Unavailable(f"apt-get for {wanted}: {done.stderr.strip()[-300:]}")
 
 
 class Service(ABC):

@@ -1,23 +1,56 @@
-"""Redis: TCP, a unix socket, and an ACL user `app` that may touch `session:*` only."""
+"""Redis and Valkey: alone, with TLS, behind Sentinel, as a Cluster."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+import ssl
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from .base import HOST, Service, require_command
+from .base import HOST, Service, Unavailable, require_command, wait_until
+from .certificates import make_certificates
 
 PASSWORD = "sessions-secret"
+# What sessions need and nothing else; the keys are those of the default prefix and of the tests.
+ACL = (
+    "~session:* ~t????????????:* -@all +@connection"
+    " +get +set +del +pttl +pexpire +eval +evalsha +scan"
+)
+Settings = Mapping[str, str]
+
+
+def ask(port: int, *words: str, tls: ssl.SSLContext | None = None) -> str:
+    """The raw answer to a command, one or more lines; empty when there is none."""
+    request = b"*%d\r\n" % len(words)
+    request += b"".join(b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words)
+    try:
+        with socket.create_connection((HOST, port), timeout=2) as connection:
+            speaking = tls.wrap_socket(connection, server_hostname=HOST) if tls else connection
+            with speaking:
+                speaking.sendall(request)
+                return speaking.recv(65536).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def run(service: Service, command: str, name: str, settings: Settings, *options: str) -> None:
+    """Start a server of this configuration, in a folder of its own."""
+    folder = service.folder / name
+    folder.mkdir(exist_ok=True)
+    config = folder / "server.conf"
+    lines = {"bind": HOST, "dir": str(folder), **settings}
+    config.write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
+    service.spawn(command, str(config), *options)
 
 
 class RedisService(Service):
-    """Of a restarted one the data are kept only with the setting `appendonly yes`."""
+    """On TCP and a unix socket, with an ACL user `app` who may do what sessions need. Of a
+    restarted one the data are kept only with the setting `appendonly yes`."""
 
     name = "redis"
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, settings: Settings | None = None) -> None:
         super().__init__(folder)
         self.settings = dict(settings or {})
 
@@ -26,30 +59,18 @@ class RedisService(Service):
 
     def launch(self) -> None:
         settings = {
-            "bind": HOST,
             "port": str(self.port()),
             "unixsocket": str(self.socket_path),
             "unixsocketperm": "777",
-            "dir": str(self.folder),
             "save": '""',
             "enable-debug-command": "local",
-            "user": f"app on >{PASSWORD} ~session:* +@all -@dangerous",
+            "user": f"app on >{PASSWORD} {ACL}",
             **self.settings,
         }
-        config = self.folder / "redis.conf"
-        config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-        self.spawn(self.command, str(config))
+        run(self, self.command, "redis", settings)
 
     def ready(self) -> bool:
-        return self.command_answers(b"PING", b"+PONG")
-
-    def command_answers(self, command: bytes, start: bytes) -> bool:
-        try:
-            with socket.create_connection((HOST, self.port()), timeout=1) as connection:
-                connection.sendall(command + b"\r\n")
-                return connection.recv(64).startswith(start)
-        except OSError:
-            return False
+        return ask(self.port(), "PING").startswith("+PONG")
 
     def exports(self) -> dict[str, str]:
         return {
@@ -75,3 +96,178 @@ class RedisService(Service):
     @property
     def unix_url(self) -> str:
         return f"unix://{quote(str(self.socket_path))}?db=0"
+
+
+class ValkeyService(RedisService):
+    """In Debian 12 only the backports have it."""
+
+    name = "valkey"
+
+    def prepare(self) -> None:
+        self.command = require_command("valkey-server", "valkey-server", backports=["bookworm"])
+
+    def exports(self) -> dict[str, str]:
+        return {"VALKEY_URL": self.url}
+
+
+class RedisTlsService(Service):
+    """TLS only, with a password; a client needs a certificate."""
+
+    name = "redis_tls"
+
+    def prepare(self) -> None:
+        self.command = require_command("redis-server", "redis-server")
+
+    @property
+    def certificates(self) -> Path:
+        return self.folder / "certificates"
+
+    def launch(self) -> None:
+        make_certificates(self.certificates)
+        settings = {
+            "port": "0",
+            "tls-port": str(self.port()),
+            "tls-cert-file": str(self.certificates / "server.crt"),
+            "tls-key-file": str(self.certificates / "server.key"),
+            "tls-ca-cert-file": str(self.certificates / "ca.crt"),
+            "tls-auth-clients": "yes",
+            "requirepass": PASSWORD,
+            "save": '""',
+        }
+        run(self, self.command, "redis", settings)
+
+    def ready(self) -> bool:
+        tls = ssl.create_default_context(cafile=str(self.certificates / "ca.crt"))
+        tls.load_cert_chain(self.certificates / "client.crt", self.certificates / "client.key")
+        return ask(self.port(), "PING", tls=tls).startswith("-NOAUTH")
+
+    def exports(self) -> dict[str, str]:
+        files = {
+            "ssl_ca_certs": "ca.crt",
+            "ssl_certfile": "client.crt",
+            "ssl_keyfile": "client.key",
+        }
+        query = "&".join(
+            f"{name}={quote(str(self.certificates / file), safe='')}"
+            for name, file in files.items()
+        )
+        return {"REDIS_TLS_URL": f"rediss://:{PASSWORD}@{HOST}:{self.port()}/0?{query}"}
+
+
+class RedisSentinelService(Service):
+    """A master, its replica and three sentinels, which take two to agree. A restart puts the
+    master back to the first port."""
+
+    name = "redis_sentinel"
+    seconds_to_start = 40
+    master = "mymaster"
+    _sentinels = ("sentinel0", "sentinel1", "sentinel2")
+
+    def prepare(self) -> None:
+        self.command = require_command("redis-server", "redis-server")
+
+    def launch(self) -> None:
+        quick = {"save": '""', "repl-diskless-sync-delay": "0"}
+        run(self, self.command, "master", {"port": str(self.port()), **quick})
+        replica = {"port": str(self.port("replica")), "replicaof": f"{HOST} {self.port()}"}
+        run(self, self.command, "replica", replica | quick)
+        # A sentinel that is first does not know of the replica for its first ten seconds.
+        _wait(
+            lambda: "master_link_status:up" in ask(self.port("replica"), "INFO", "replication"),
+            "the replica does not find its master",
+        )
+        for name in self._sentinels:
+            settings = {
+                "port": str(self.port(name)),
+                "sentinel monitor": f"{self.master} {HOST} {self.port()} 2",
+                "sentinel down-after-milliseconds": f"{self.master} 800",
+                "sentinel failover-timeout": f"{self.master} 3000",
+            }
+            run(self, self.command, name, settings, "--sentinel")
+
+    def ready(self) -> bool:
+        return all(
+            ask(self.port(name), "SENTINEL", "CKQUORUM", self.master).startswith("+OK 3")
+            and str(self.port("replica"))
+            in ask(self.port(name), "SENTINEL", "REPLICAS", self.master)
+            for name in self._sentinels
+        )
+
+    def exports(self) -> dict[str, str]:
+        places = ",".join(f"{HOST}:{self.port(name)}" for name in self._sentinels)
+        return {"REDIS_SENTINELS": places, "REDIS_SENTINEL_MASTER": self.master}
+
+
+class RedisClusterService(Service):
+    """Three masters, each with a replica. A restarted one is the same cluster without its data."""
+
+    name = "redis_cluster"
+    seconds_to_start = 40
+    _masters = ("tcp", "master1", "master2")
+    _replicas = ("replica0", "replica1", "replica2")
+
+    def prepare(self) -> None:
+        self.command = require_command("redis-server", "redis-server")
+
+    def launch(self) -> None:
+        nodes = (*self._masters, *self._replicas)
+        known = [(self.folder / name / "nodes.conf").exists() for name in nodes]
+        for name in nodes:
+            settings = {
+                "port": str(self.port(name)),
+                "cluster-port": str(self.port(f"{name} bus")),
+                "cluster-enabled": "yes",
+                "cluster-node-timeout": "1000",
+                "repl-diskless-sync-delay": "0",
+                "save": '""',
+            }
+            run(self, self.command, name, settings)
+        _wait(
+            lambda: all(ask(self.port(name), "PING").startswith("+PONG") for name in nodes),
+            "the nodes of the cluster do not start",
+        )
+        if not all(known):
+            self._make_cluster(nodes)
+
+    def _make_cluster(self, nodes: tuple[str, ...]) -> None:
+        first = self.port()
+        for number, name in enumerate(nodes):
+            ask(self.port(name), "CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+            if name != "tcp":
+                bus = str(self.port(f"{name} bus"))
+                ask(first, "CLUSTER", "MEET", HOST, str(self.port(name)), bus)
+        bounds = (0, 5461, 10923, 16384)
+        for number, name in enumerate(self._masters):
+            slots = (str(bounds[number]), str(bounds[number + 1] - 1))
+            ask(self.port(name), "CLUSTER", "ADDSLOTSRANGE", *slots)
+        _wait(
+            lambda: all(
+                "cluster_known_nodes:6" in ask(self.port(name), "CLUSTER", "INFO") for name in nodes
+            ),
+            "the nodes of the cluster do not find each other",
+        )
+        for name, master in zip(self._replicas, self._masters, strict=True):
+            node = ask(self.port(master), "CLUSTER", "MYID").split()[1]
+            _wait(
+                lambda name=name, node=node: ask(  # type: ignore[misc]
+                    self.port(name), "CLUSTER", "REPLICATE", node
+                ).startswith("+OK"),
+                "a replica does not find its master",
+            )
+
+    def ready(self) -> bool:
+        return all(
+            "cluster_state:ok" in ask(self.port(name), "CLUSTER", "INFO")
+            for name in (*self._masters, *self._replicas)
+        ) and all(
+            "master_link_status:up" in ask(self.port(name), "INFO", "replication")
+            for name in self._replicas
+        )
+
+    def exports(self) -> dict[str, str]:
+        return {"REDIS_CLUSTER_URL": f"redis://{HOST}:{self.port()}"}
+
+
+def _wait(until: Callable[[], bool], failure: str) -> None:
+    if not wait_until(until, 20):
+        raise Unavailable(failure)
