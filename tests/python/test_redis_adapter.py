@@ -1,4 +1,4 @@
-"""The store contract, on the adapter over redis-py and a real server."""
+"""What is special to Redis: test_row_contract.py has the contract."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import flask_session
 import pytest
 from flask_session import Session, SessionStoreError, _core
 from flask_session.redis import RedisSession, RedisSessionInterface, RedisStore
+
+from tests.rows import configuration
 
 redis = pytest.importorskip("redis")
 
@@ -48,68 +50,6 @@ def test_capabilities(store):
     )
 
 
-def test_load_missing(store):
-    assert store.load("nothing") is None
-
-
-def test_create_and_load(store):
-    before = time.time() * 1000
-    assert store.create("k", b"\x80\x00value", HOUR) is True
-    value, version, expires = store.load("k")
-    assert (value, version) == (b"\x80\x00value", b"")
-    assert before + HOUR - 1000 <= expires <= time.time() * 1000 + HOUR + 1000
-
-
-def test_create_leaves_a_live_record_alone(store):
-    assert store.create("k", b"one", HOUR)
-    assert store.create("k", b"two", 1000) is False
-    value, _, expires = store.load("k")
-    assert value == b"one"
-    assert expires > time.time() * 1000 + HOUR / 2
-
-
-def test_replace(store):
-    store.create("k", b"one", 60_000)
-    assert store.replace("k", b"one", b"", b"two", HOUR) == _core.OK
-    value, _, expires = store.load("k")
-    assert value == b"two"
-    assert expires > time.time() * 1000 + HOUR / 2
-
-
-def test_replace_conflict_gives_what_is_there(store):
-    store.create("k", b"one", HOUR)
-    value, version, expires = store.replace("k", b"other", b"", b"two", 1000)
-    assert (value, version) == (b"one", b"")
-    assert expires > time.time() * 1000 + HOUR / 2
-    assert store.load("k")[0] == b"one"
-
-
-def test_replace_never_creates(store):
-    assert store.replace("k", b"", b"", b"two", HOUR) == _core.GONE
-    assert store.load("k") is None
-
-
-def test_touch(store):
-    store.create("k", b"one", 60_000)
-    assert store.touch("k", b"one", b"", HOUR) == _core.OK
-    assert store.load("k")[2] > time.time() * 1000 + HOUR / 2
-
-
-def test_touch_acts_only_on_the_expected_value(store):
-    store.create("k", b"one", 60_000)
-    assert store.touch("k", b"other", b"", HOUR) == _core.CHANGED
-    assert store.load("k")[2] < time.time() * 1000 + HOUR / 2
-    assert store.touch("missing", b"one", b"", HOUR) == _core.GONE
-    assert store.load("missing") is None
-
-
-def test_remove(store):
-    store.create("k", b"one", HOUR)
-    assert store.remove("k") is None
-    assert store.load("k") is None
-    assert store.remove("k") is None
-
-
 def test_expired_is_missing_everywhere(store):
     for key in ("a", "b", "c", "d"):
         store.create(key, b"one", 1)
@@ -145,22 +85,6 @@ def test_key_of_another_type_is_no_session_and_left_alone(client, prefix, store,
     assert client.pttl(name) == -1
 
 
-@pytest.mark.parametrize("value", [b"", b"\x00", b"x" * 1_000_000, bytes(range(256))])
-def test_any_bytes(store, value):
-    assert store.create("k", value, HOUR)
-    assert store.load("k")[0] == value
-    assert store.replace("k", value, b"", value + b"!", HOUR) == _core.OK
-    assert store.touch("k", value + b"!", b"", HOUR) == _core.OK
-
-
-@pytest.mark.parametrize("key", ["\N{SNOWMAN}", "with space", "a\x00b", "x" * 800])
-def test_any_key(store, key):
-    assert store.create(key, b"one", HOUR)
-    assert store.load(key)[0] == b"one"
-    store.remove(key)
-    assert store.load(key) is None
-
-
 def test_ttl_below_a_second_and_very_long(client, prefix, store):
     store.create("short", b"one", 1500)
     assert 0 < client.pttl(prefix + "short") <= 1500
@@ -184,11 +108,6 @@ def test_scan_sees_the_prefix_only(client, prefix, store):
     client.delete(prefix.replace("*", "x") + "stranger")
     assert set(seen) == expected
     assert all(value == b"v" + key and expires > 0 for key, (value, expires) in seen.items())
-
-
-def test_purge_is_not_needed(store):
-    with pytest.raises(ValueError, match="by itself"):
-        store.purge()
 
 
 def test_scripts_survive_a_flush(client, store):
@@ -235,44 +154,13 @@ def test_every_operation_is_one_round_trip(redis_private, counting_proxy):
         assert len(top) >= 1
 
 
-def test_readable_by_the_predecessor_and_back(
-    client, prefix, predecessor, run_python, redis_server
-):
-    store = _core.Store.wrap(RedisStore(client)).prefixed(prefix)
-    data = {"name": "ann", "n": 1, "list": [1, 2.5, None], "_permanent": True}
-    assert store.create("ours", _core.encode(data), HOUR)
-    code = """
-import sys, flask, redis
-from datetime import timedelta
-from flask_session.redis import RedisSessionInterface, RedisSession
-url, prefix = sys.argv[1:]
-app = flask.Flask("x")
-client = redis.Redis.from_url(url)
-interface = RedisSessionInterface(app, client, prefix)
-print(interface._retrieve_session_data(prefix + "ours"))
-session = RedisSession(interface._retrieve_session_data(prefix + "ours"), sid="theirs")
-interface._upsert_session(timedelta(hours=1), session, prefix + "theirs")
-"""
-    printed = run_python(predecessor("fs08"), code, redis_server.url, prefix)
-    assert ast_literal(printed) == data
-    value, _, expires = store.load("theirs")
-    assert _core.decode(value) == data
-    assert value == _core.encode(data)
-    assert expires > time.time() * 1000 + HOUR / 2
-
-
-def ast_literal(text):
-    import ast
-
-    return ast.literal_eval(text)
-
-
 # ---- other clients, and failures ----------------------------------------------------------------
 
 
 def quickstart(**settings):
     app = flask.Flask(__name__)
-    app.config.update(SESSION_TYPE="redis", **settings)
+    app.testing = True
+    app.config.update({"SESSION_TYPE": "redis", **settings})
     Session(app)
 
     @app.get("/set/<value>")
@@ -310,60 +198,9 @@ def test_interface_without_an_application(redis_server):
     client.delete("session:" + sid)
 
 
-def test_sentinel_client(redis_private, free_port, tmp_path):
-    import subprocess
-
-    server = redis_private()
-    port = free_port()
-    config = tmp_path / "sentinel.conf"
-    config.write_text(
-        f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n"
-        f"sentinel monitor main 127.0.0.1 {server.port()} 1\n"
-    )
-    process = subprocess.Popen(
-        ["redis-server", str(config), "--sentinel"], stdout=subprocess.DEVNULL
-    )
-    try:
-        sentinel = redis.sentinel.Sentinel(
-            [("127.0.0.1", port)], socket_timeout=5, sentinel_kwargs={"socket_timeout": 5}
-        )
-        for _ in range(200):
-            try:
-                sentinel.discover_master("main")
-                break
-            except redis.exceptions.RedisError:
-                time.sleep(0.05)
-        app = quickstart(SESSION_REDIS=sentinel.master_for("main"))
-        client = app.test_client()
-        client.get("/set/here")
-        assert client.get("/get").text == "here"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def test_cluster_client(redis_private):
-    server = redis_private(cluster_enabled="yes")
-    node = redis.Redis(port=server.port(), socket_timeout=5)
-    node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-    for _ in range(200):
-        if node.cluster("INFO")["cluster_state"] == "ok":
-            break
-        time.sleep(0.05)
-    cluster = redis.RedisCluster(host="127.0.0.1", port=server.port(), socket_timeout=5)
-    assert not RedisStore(cluster).capabilities & _core.CAP_LISTABLE
-    app = quickstart(SESSION_REDIS=cluster)
-    clients = [app.test_client() for _ in range(5)]
-    for number, client in enumerate(clients):
-        client.get(f"/set/{number}")
-        client.get(f"/set/{number}!")
-    assert [client.get("/get").text for client in clients] == ["0!", "1!", "2!", "3!", "4!"]
-
-
 def test_dead_server_and_recovery(redis_private):
     server = redis_private()
     app = quickstart(SESSION_URL=server.url, SESSION_STORE_TIMEOUT=0.5)
-    app.testing = True
     client = app.test_client()
     client.get("/set/here")
     server.stop()
@@ -390,3 +227,50 @@ def test_silent_server_costs_the_timeout_once(redis_private):
     finally:
         server.resume()
     assert client.get("/get").text == "here"
+
+
+# ---- a master that dies --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["redis-sentinel", "redis-cluster"])
+def test_failover(start_row, name):
+    """The replica takes over; the application goes on with the session, without a restart."""
+    row = start_row(name, own=True)
+    try:
+        settings = configuration(type(row), row.where)
+        app = quickstart(**settings)
+        client = app.test_client()
+        client.get("/set/here")
+        key = settings["SESSION_KEY_PREFIX"] + client.get_cookie("session").value
+        connection = row.connect(row.where)
+        replicated(connection, key)
+        row.server.kill_master(port_of(connection, key))
+        end = time.monotonic() + 30
+        while True:
+            try:
+                text = client.get("/get").text
+                break
+            except SessionStoreError:
+                assert time.monotonic() < end
+                time.sleep(0.1)
+        assert text == "here"
+        client.get("/set/again")
+        assert client.get("/get").text == "again"
+    finally:
+        row.server.end()
+
+
+def port_of(connection, key):
+    """The port of the master that has the key."""
+    if hasattr(connection, "get_node_from_key"):
+        return connection.get_node_from_key(key).port
+    return connection.connection_pool.get_master_address()[1]
+
+
+def replicated(connection, key):
+    """Wait until a replica has what was written."""
+    if hasattr(connection, "get_node_from_key"):
+        node = connection.get_node_from_key(key)
+        assert connection.wait(1, 5000, target_nodes=node) >= 1
+    else:
+        assert connection.wait(1, 5000) >= 1

@@ -6,9 +6,10 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from signal import SIGKILL
 from urllib.parse import quote
 
-from .base import HOST, Service, Unavailable, require_command, wait_until
+from .base import HOST, Service, Unavailable, require_command, signal_processes, wait_until
 from .certificates import make_certificates
 
 PASSWORD = "sessions-secret"
@@ -18,6 +19,13 @@ ACL = (
     " +get +set +del +pttl +pexpire +eval +evalsha +scan"
 )
 Settings = Mapping[str, str]
+
+
+def kill_on(service: Service, port: int) -> None:
+    """Kill the one process of a service that listens on this port."""
+    info = ask(port, "INFO", "server")
+    number = int(info.partition("process_id:")[2].split()[0])
+    signal_processes([process for process in service.processes if process[0] == number], SIGKILL)
 
 
 def ask(port: int, *words: str, tls: ssl.SSLContext | None = None) -> str:
@@ -197,6 +205,10 @@ class RedisSentinelService(Service):
         places = ",".join(f"{HOST}:{self.port(name)}" for name in self._sentinels)
         return {"REDIS_SENTINELS": places, "REDIS_SENTINEL_MASTER": self.master}
 
+    def kill_master(self, port: int) -> None:
+        """Kill the node on this port; its replica takes over after about two seconds."""
+        kill_on(self, port)
+
 
 class RedisClusterService(Service):
     """Three masters, each with a replica. A restarted one is the same cluster without its data."""
@@ -266,6 +278,10 @@ class RedisClusterService(Service):
 
     def exports(self) -> dict[str, str]:
         return {"REDIS_CLUSTER_URL": f"redis://{HOST}:{self.port()}"}
+
+    def kill_master(self, port: int) -> None:
+        """Kill the node on this port; its replica takes over after about two seconds."""
+        kill_on(self, port)
 
 
 def _wait(until: Callable[[], bool], failure: str) -> None:
