@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from . import _core, clients
+from .sqlengine import LOCKING, Connections
 
 if TYPE_CHECKING:
     from .contract import Stored
 
 _KEY_MAX = 255  # characters of session_id
 _ATTEMPTS = 8
+_FRACTIONS = ("sqlite", "postgresql")  # whose timestamps have them
 _MYSQL = ("mysql", "mariadb")
-_LOCKING = ("oracle",)
 # Deadlock; record changed since it was read: the database says "do it again".
 _AGAIN = (1213, 1020)
 _LOCKED = (
@@ -69,7 +67,7 @@ class _Statements:
         dead = sa.or_(column.expiry.is_(None), column.expiry <= now)
         record = sa.update(table).where(same, column.expiry > now)
         # Oracle cannot compare BLOBs: there the row is locked and compared here.
-        self.locks = dialect in _LOCKING
+        self.locks = dialect in LOCKING
         guarded = record if self.locks else record.where(column.data == parameter("expected"))
         self.load = sa.select(column.data, column.expiry).where(same, column.expiry > now)
         self.lock = self.load.with_for_update()
@@ -98,25 +96,8 @@ class _Statements:
             self.revive = sa.update(table).where(same, dead).values(data=value, expiry=until)
 
 
-_stores: weakref.WeakSet[SqlAlchemyStore] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for store in list(_stores):
-        store._forked()
-
-
-os.register_at_fork(after_in_child=_forked)
-
-
-def _connected(dialect: Any, timeout: float, connection: Any, _: object) -> None:
-    """A new connection of ours. Where every statement is a transaction of its own, BEGIN and
-    ROLLBACK need not be sent."""
-    if dialect.name == "sqlite":
-        connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
-    levels = dialect.get_isolation_level_values(connection)
-    if "AUTOCOMMIT" in levels and dialect.name not in _LOCKING:
-        dialect.set_isolation_level(connection, "AUTOCOMMIT")
+def _close(connections: clients.PerProcess[Connections]) -> None:
+    connections.get().close()
 
 
 class SqlAlchemyStore:
@@ -125,84 +106,45 @@ class SqlAlchemyStore:
     It works on connections of its own, made as the given engine makes them, and never in a
     transaction of the application's; except where all share one connection (SQLite in memory).
 
-    find_engine: called at first use. create: whether to create a missing table.
+    find_engine: called at first use in each process. create: whether to create a missing table.
     timeout: seconds, for connections that are made here.
     """
 
     name = "sqlalchemy"
     capabilities = _core.CAP_ATOMIC | _core.CAP_GIVES_EXPIRY | _core.CAP_LISTABLE
-    _engine: Any = None
-    _end = staticmethod(lambda: None)
+    _dialect: Any = None
+    _statements: Any = None
 
     def __init__(
         self, table: Any, find_engine: Callable[[], Any], *, prefix: str, create: bool,
         timeout: float,
     ) -> None:  # fmt: skip
         self._sa: Any = clients.require("sqlalchemy", "sqlalchemy")
-        self._table, self._find_engine, self._prefix = table, find_engine, prefix
-        self._create_table, self._timeout = create, timeout
-        self._forked()
-        _stores.add(self)
-
-    def _forked(self) -> None:
-        """In a new process: the connections belong to the parent, who goes on using them."""
-        self._lock = threading.Lock()
-        self._one_at_a_time: AbstractContextManager[Any] = nullcontext()
-        if self._engine is not None:
-            if self._shared:
-                self._one_at_a_time = threading.RLock()
-            else:
-                self._engine.dispose(close=False)
-
-    # -- connections ------------------------------------------------------------
-
-    def _start(self) -> Any:
-        """Our own engine: dialect and arguments of the given one, another pool."""
-        sa = self._sa
-        engine = self._find_engine()
-        self._shared = isinstance(engine.pool, sa.pool.StaticPool)
-        pool = engine.pool
-        if self._shared:
-            self._one_at_a_time = threading.RLock()
-        else:
-            pool = engine.pool.recreate()
-        self._dialect, name = engine.dialect, engine.dialect.name
-        self._statements = _Statements(sa, self._table, name)
-        self._whole_seconds = name not in ("sqlite", "postgresql")
-        translated = engine.get_execution_options().get("schema_translate_map")
-        options = {"preserve_rowcount": True, "schema_translate_map": translated}
-        # Without the parameters: errors and logs show neither ids nor data.
-        own = sa.Engine(
-            pool, engine.dialect, engine.url, hide_parameters=True, execution_options=options
-        )
-        if not self._shared:
-            connected = functools.partial(_connected, own.dialect, self._timeout)
-            sa.event.listen(pool, "connect", connected)
-            self._end = weakref.finalize(self, own.dispose)
-        return own
+        self._table, self._prefix, self._create_table = table, prefix, create
+        self._connections = clients.PerProcess(lambda: Connections(find_engine(), timeout))
+        weakref.finalize(self, _close, self._connections)
 
     def _run(self, work: Callable[[Any, bool], Any], timeout: float, write: bool = True) -> Any:
         """work(connection, again) in a transaction. again: an attempt before this one may have
         been carried out, but its answer was lost."""
-        if self._engine is None:
-            with self._lock:
-                if self._engine is None:
-                    self._engine = self._start()
-        end, again, made = time.monotonic() + timeout, False, False
+        deadline, again, made = time.monotonic() + timeout, False, False
+        connections = self._connections.get()
+        self._dialect = connections.dialect
+        if self._statements is None:
+            self._statements = _Statements(self._sa, self._table, self._dialect.name)
         while True:
             connected = False
-            begin = self._engine.begin if write or self._shared else self._engine.connect
             try:
-                with self._one_at_a_time, begin() as connection:
+                with connections.use(deadline, write) as connection:
                     connected = True
                     return work(connection, again)
             except self._sa.exc.DBAPIError as error:
-                in_time = time.monotonic() < end
+                in_time = time.monotonic() < deadline
                 if error.connection_invalidated and in_time and not again:
                     again = True  # a connection that had died in the pool
                 elif self._code(error) in _AGAIN and in_time:
                     pass
-                elif connected and not made and self._make_missing_table(error):
+                elif connected and in_time and not made and self._makes_table(error):
                     made = True
                 else:
                     self._fail(error)
@@ -219,29 +161,35 @@ class SqlAlchemyStore:
                 f"the database refused the record ({type(error.orig).__name__}); the table must"
                 " be laid out as docs/backends/sqlalchemy.md says"
             ) from None
-        if self._dialect.name == "sqlite" and "locked" in str(error.orig):
+        if self._is_locked(error):
             raise TimeoutError(_LOCKED) from error
         raise error
+
+    def _is_locked(self, error: Any) -> bool:
+        return self._dialect.name == "sqlite" and "locked" in str(error.orig)
 
     # -- the table ----------------------------------------------------------------
 
     def _has_table(self) -> bool:
-        with self._one_at_a_time, self._engine.begin() as connection:
+        with self._connections.get().use(None, True) as connection:
             inspector = self._sa.inspect(connection)
             return bool(inspector.has_table(self._table.name, schema=self._table.schema))
 
-    def _make_missing_table(self, error: Any) -> bool:
+    def _makes_table(self, error: Any) -> bool:
+        """Whether the operation may be tried again, since there is a table now."""
         kinds = self._sa.exc
-        wrong_record = isinstance(error, kinds.IntegrityError | kinds.DataError)
-        if wrong_record or error.connection_invalidated or self._has_table():
+        refused = isinstance(error, kinds.IntegrityError | kinds.DataError)
+        if refused or error.connection_invalidated or self._is_locked(error):
             return False
+        if self._has_table():  # made by another process meanwhile, perhaps
+            return True
         if not self._create_table:
             raise LookupError(
                 f"the table {self._table.name!r} does not exist, and SESSION_SQLALCHEMY_CREATE is"
                 ' "never"; docs/backends/sqlalchemy.md has its definition'
             ) from error
         try:
-            with self._one_at_a_time, self._engine.begin() as connection:
+            with self._connections.get().use(None, True) as connection:
                 self._table.metadata.create_all(connection)
         except self._sa.exc.DBAPIError:
             if not self._has_table():  # another process was not first
@@ -257,7 +205,8 @@ class SqlAlchemyStore:
     def _until(self, ttl_ms: int) -> Any:
         """When it expires; a column without fractions would cut or round them by itself."""
         until = clients.now_ms() + ttl_ms
-        return clients.to_utc(-(-until // 1000) * 1000 if self._whole_seconds else until)
+        exact = self._dialect.name in _FRACTIONS
+        return clients.to_utc(until if exact else -(-until // 1000) * 1000)
 
     def _current(self, connection: Any, parameters: dict[str, Any]) -> Stored | None:
         row = connection.execute(self._statements.load, parameters).first()
@@ -400,4 +349,5 @@ class SqlAlchemyStore:
         ]
 
     def close(self) -> None:
-        self._end()
+        if "_connections" in vars(self):  # a cycle is taken apart in any order
+            self._connections.get().close()

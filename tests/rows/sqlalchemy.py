@@ -10,6 +10,17 @@ from tests.services import MariadbService, PostgresService
 
 from .base import FileRow, Row, Settings, Where
 
+# Flask-Session2 looks for its table without an application context.
+_LEGACY = """
+import flask_session
+init_app = flask_session.Session.init_app
+def in_context(self, app):
+    with app.app_context():
+        init_app(self, app)
+flask_session.Session.init_app = in_context
+config.update(SESSION_TYPE="sqlalchemy", SESSION_SQLALCHEMY=None, SQLALCHEMY_DATABASE_URI=URL)
+"""
+
 
 class SqlAlchemyRow(Row):
     """What these rows share."""
@@ -23,10 +34,7 @@ class SqlAlchemyRow(Row):
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
         if "URL" in vars(cls):
-            cls.legacy = (
-                'config.update(SESSION_TYPE="sqlalchemy", SESSION_SQLALCHEMY=None,'
-                f" SQLALCHEMY_DATABASE_URI={cls.URL})"
-            )
+            cls.legacy = _LEGACY.replace("URL", cls.URL)
 
     @classmethod
     def url(cls, where: Where) -> str:
@@ -71,6 +79,10 @@ class SqlAlchemyPostgresRow(SqlAlchemyRow):
     raced = True
     tick_ms = 1
     URL = "where['POSTGRES_URL'].replace('postgresql:', 'postgresql+psycopg:')"
+
+    @classmethod
+    def patience(cls) -> float:
+        return max(cls.timeout, 2)  # of less to connect, libpq makes two
 
     @classmethod
     def settings(cls, where: Where) -> Settings:

@@ -65,7 +65,7 @@ class MariadbService(Service):
             "init-file": str(start),
             "skip-name-resolve": "1",
             "innodb-buffer-pool-size": "32M",
-            "innodb-flush-log-at-trx-commit": "0",
+            "innodb-flush-log-at-trx-commit": "2",
             "max-connections": "200",
             "ssl-ca": str(self.certificates / "ca.crt"),
             "ssl-cert": str(self.certificates / "server.crt"),

@@ -26,6 +26,7 @@ VENVS = {
     "flask23": "flask23.txt",
     "flask30": "flask30.txt",
     "flask312": "flask312.txt",
+    "sqlalchemy20": "sqlalchemy20.txt",
     "gevent": "gevent.txt",  # gunicorn's gevent workers, redis-py
     "uwsgi": "uwsgi.txt",
     "pyright": "pyright.txt",  # the type checker
