@@ -32,7 +32,9 @@ def _exptime(ttl_ms: int) -> int:
     # The server's clock ticks once a second at a moment that nobody knows: one second more, so
     # that a record never lives shorter than it should.
     seconds = -(-ttl_ms // 1000) + 1
-    return seconds if seconds <= _RELATIVE_MAX else min(int(time.time()) + seconds, _DATE_MAX)
+    if seconds <= _RELATIVE_MAX:
+        return seconds
+    return min(-(-(clients.now_ms() + ttl_ms) // 1000), _DATE_MAX)
 
 
 class _Connections:

@@ -48,6 +48,7 @@ class Pylibmc:
     """A clone of the client, which is not thread-safe itself."""
 
     module = "pylibmc"
+    needs = ("clone", "deserialize")
 
     def __init__(self, client: Any) -> None:
         pylibmc = sys.modules["pylibmc"]
@@ -162,6 +163,7 @@ class PythonMemcached:
     there, a session that was removed meanwhile would come back with the first one."""
 
     module = "memcache"
+    needs = ("gets", "key_encoder")
 
     def __init__(self, client: Any) -> None:
         memcache = sys.modules["memcache"]
@@ -246,6 +248,7 @@ class Pymemcache:
     """A client with the settings of a Client or PooledClient."""
 
     module = "pymemcache"
+    needs = ("gets", "cas")
 
     def __init__(self, client: Any) -> None:
         if hasattr(client, "client_pool"):
@@ -310,6 +313,7 @@ class PymemcacheHash:
     client gives it to while all are up. See PythonMemcached for why there is no other server."""
 
     module = "pymemcache"
+    needs = Pymemcache.needs
     make = Pymemcache.make
     seconds = Pymemcache.seconds
 
@@ -366,6 +370,7 @@ class Libmc:
     command of their own."""
 
     module = "libmc"
+    needs = ("get_raw", "clear_thread_ident")
 
     def __init__(self, client: Any, timeout: float) -> None:
         libmc = sys.modules["libmc"]
@@ -456,8 +461,13 @@ def kind_of(client: Any) -> Any:
 
 
 def opener(client: Any, timeout: float) -> Callable[[], Any]:
-    """A function that opens a connection like this client's."""
+    """A function that opens a connection like this client's; SessionConfigError when its library
+    is too old for that."""
     kind = kind_of(client)
+    if not all(hasattr(client, name) for name in kind.needs):
+        raise _core.SessionConfigError(
+            f"SESSION_MEMCACHED needs a newer version of the package that {kind.module} is from"
+        )
     return (lambda: Libmc(client, timeout)) if kind is Libmc else (lambda: kind(client))
 
 

@@ -51,9 +51,9 @@ class MemcachedRow(Row):
 
     @classmethod
     def stored_expiry(cls, where: Where, key: str) -> float | None:
-        # whole seconds of a clock whose ticks are not ours
+        # Ticks of the server's clock until the end: between t - 1 and t seconds.
         found = re.match(r"HD t(\d+)", ask(cls.address(where)[1], f"mg {key} t"))
-        return time.time() + int(found.group(1)) if found else None
+        return time.time() + int(found.group(1)) - 1 if found else None
 
     @classmethod
     def keys(cls, where: Where, prefix: str) -> list[str]:
