@@ -106,7 +106,8 @@ def main():
     app = flask.Flask("legacy")
     app.config.update(given["settings"])
     exec(given["setup"], {"app": app, "config": app.config, "where": given["where"]})
-    Session(app)
+    with app.app_context():  # which Flask-Session2 needs for its tables
+        Session(app)
     add_views(app)
     print(json.dumps([visit(app, path, cookie) for path, cookie in given["visits"]]))
 
