@@ -108,6 +108,9 @@ class PeeweeStore:
         if type(own) is peewee.MySQLDatabase:  # PyMySQL or mysqlclient
             flags = own.connect_params.get("client_flag", 0)
             own.connect_params["client_flag"] = flags | _FOUND_ROWS
+            # The first bytes of a connection are not under its connect_timeout.
+            for name in ("read_timeout", "write_timeout"):
+                own.connect_params.setdefault(name, math.ceil(self._seconds))
         connection = own._connect()
         if self._kind() == "mysql":
             # Else a value too long for its column is cut short, in silence.
