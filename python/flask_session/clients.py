@@ -157,6 +157,10 @@ class PerProcess(Generic[T]):
         value = self._values.get(pid)
         return self._values.setdefault(pid, self._make()) if value is None else value
 
+    def made(self) -> T | None:
+        """The value, if this process has made it."""
+        return self._values.get(os.getpid())
+
 
 class _Calls:
     """What a Watchdog watches in one process."""

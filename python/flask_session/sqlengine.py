@@ -16,6 +16,7 @@ from . import clients
 
 #: Dialects on which a row is locked and compared here, in a transaction of several statements.
 LOCKING = ("oracle",)
+MYSQL = ("mysql", "mariadb")
 _FORK_SECONDS = 5.0
 
 _watchdog = clients.Watchdog()
@@ -48,6 +49,12 @@ def _connected(dialect: Any, timeout: float, connection: Any, _: object) -> None
     ROLLBACK need not be sent."""
     if dialect.name == "sqlite":
         connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
+    if dialect.name in MYSQL:
+        # Else a value that is too long for its column is cut short, in silence.
+        with contextlib.closing(connection.cursor()) as cursor:
+            cursor.execute(
+                "SET SESSION sql_mode = CONCAT(@@SESSION.sql_mode, ',STRICT_ALL_TABLES')"
+            )
     levels = dialect.get_isolation_level_values(connection)
     if "AUTOCOMMIT" in levels and dialect.name not in LOCKING:
         dialect.set_isolation_level(connection, "AUTOCOMMIT")
@@ -96,7 +103,8 @@ def _after_fork() -> None:
         connections.gate.open()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork)
+# A child has connections of its own; what its parent's locks were is nothing to it.
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_sqlite.clear)
 
 
 class Connections:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from . import _core, clients
-from .sqlengine import LOCKING, Connections
+from .sqlengine import LOCKING, MYSQL, Connections
 
 if TYPE_CHECKING:
     from .contract import Stored
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _KEY_MAX = 255  # characters of session_id
 _ATTEMPTS = 8
 _FRACTIONS = ("sqlite", "postgresql")  # whose timestamps have them
-_MYSQL = ("mysql", "mariadb")
 # Deadlock; record changed since it was read: the database says "do it again".
 _AGAIN = (1213, 1020)
 _LOCKED = (
@@ -35,19 +34,19 @@ def make_table(
     mysql = __import__("sqlalchemy.dialects.mysql", fromlist=["VARCHAR"])
     # Ids differ in case, and a BLOB ends at 65,535 bytes.
     key = sa.String(_KEY_MAX).with_variant(
-        mysql.VARCHAR(_KEY_MAX, charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL
+        mysql.VARCHAR(_KEY_MAX, charset="utf8mb4", collation="utf8mb4_bin"), *MYSQL
     )
     return sa.Table(
         name,
         sa.MetaData(info={"bind_key": bind}),
         sa.Column(
             "id",
-            sa.Integer().with_variant(sa.BigInteger(), "postgresql", *_MYSQL),
+            sa.Integer().with_variant(sa.BigInteger(), "postgresql", *MYSQL),
             *([sa.Sequence(sequence)] if sequence else []),
             primary_key=True,
         ),
         sa.Column("session_id", key, unique=True),
-        sa.Column("data", sa.LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL)),
+        sa.Column("data", sa.LargeBinary().with_variant(mysql.LONGBLOB(), *MYSQL)),
         sa.Column("expiry", sa.DateTime(), index=True),
         schema=schema,
     )
@@ -61,7 +60,7 @@ class _Statements:
         key, now = parameter("key"), parameter("now", type_=sa.DateTime())
         value, until = parameter("value"), parameter("until", type_=sa.DateTime())
         same = column.session_id == key
-        if dialect in _MYSQL:  # a table of the predecessors' may compare without case
+        if dialect in MYSQL:  # a table of the predecessors' may compare without case
             exact = "CAST(CONVERT(session_id USING utf8mb4) AS BINARY) = :raw"
             same = sa.and_(same, sa.text(exact).bindparams(parameter("raw", type_=sa.LargeBinary)))
         dead = sa.or_(column.expiry.is_(None), column.expiry <= now)
@@ -97,7 +96,9 @@ class _Statements:
 
 
 def _close(connections: clients.PerProcess[Connections]) -> None:
-    connections.get().close()
+    made = connections.made()
+    if made is not None:
+        made.close()
 
 
 class SqlAlchemyStore:
@@ -151,7 +152,7 @@ class SqlAlchemyStore:
 
     def _code(self, error: Any) -> Any:
         arguments = getattr(error.orig, "args", ())
-        return arguments[0] if arguments and self._dialect.name in _MYSQL else None
+        return arguments[0] if arguments and self._dialect.name in MYSQL else None
 
     def _fail(self, error: Any) -> None:
         kinds = self._sa.exc
@@ -350,4 +351,4 @@ class SqlAlchemyStore:
 
     def close(self) -> None:
         if "_connections" in vars(self):  # a cycle is taken apart in any order
-            self._connections.get().close()
+            _close(self._connections)
