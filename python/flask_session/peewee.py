@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import sys
 import time
@@ -92,14 +91,15 @@ class PeeweeStore:
     def _connect(self) -> Any:
         database, peewee = self._database(), sys.modules["peewee"]
         # The parameters of that object, the behaviour of its class without a pool or a queue.
-        own = copy.copy(database)
-        own.__class__ = next(
+        plain: Any = next(
             cls
             for cls in type(database).__mro__
             if issubclass(cls, peewee.Database)
             and cls.__module__ not in ("playhouse.pool", "playhouse.sqliteq")
             and not any(base.__name__ == "PooledDatabase" for base in cls.__mro__)
         )
+        own = plain.__new__(plain)
+        own.__dict__.update(database.__dict__)
         own.connect_params = dict(database.connect_params)
         if self._kind() == "sqlite":
             own._timeout = self._seconds
