@@ -21,6 +21,9 @@ from . import _core, config
 
 T = TypeVar("T")
 
+#: Without it MySQL may cut a value that is too long for its column short, in silence.
+MYSQL_STRICT = "SET SESSION sql_mode = CONCAT(@@SESSION.sql_mode, ',STRICT_ALL_TABLES')"
+
 _SLOW_SECONDS = 10.0
 _REMEMBERED_MAX = 10_000
 
@@ -132,6 +135,16 @@ def refuse_key(most: int) -> NoReturn:
     raise ValueError(
         f"the key of a session (prefix and id) must be at most {most} characters without NUL"
     )
+
+
+def fileno(connection: Any) -> int | None:
+    """The socket of a connection, None where it has none that is known."""
+    for holder in (connection, getattr(connection, "_sock", None)):  # psycopg, PyMySQL
+        method: Any = getattr(holder, "fileno", None)
+        if method is not None:
+            with contextlib.suppress(Exception):  # closed
+                return int(method())
+    return None
 
 
 def has_input(fileno: int) -> bool:

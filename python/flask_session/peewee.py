@@ -30,7 +30,6 @@ _ACCEPTED = (
 )
 _KEY_MAX = 256
 _CONNECTIONS = 10
-_EPOCH = datetime(1970, 1, 1)
 # SQLSTATE of PostgreSQL, error numbers of MySQL
 _MISSING = ("42P01", 1146)
 _MADE_MEANWHILE = ("23505", "42P07", 1050)
@@ -47,19 +46,9 @@ def _code(error: BaseException) -> Any:
     return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
 
 
-def _fileno(connection: Any) -> int | None:
-    """The socket of a connection, None where it has none that is known."""
-    for holder in (connection, getattr(connection, "_sock", None)):  # psycopg, PyMySQL
-        fileno: Any = getattr(holder, "fileno", None)
-        if fileno is not None:
-            with contextlib.suppress(Exception):  # closed
-                return int(fileno())
-    return None
-
-
 def _usable(connection: Any) -> bool:
     # One of SQLite has no socket, and is closed: a file must not stay open across a fork.
-    fileno = _fileno(connection)
+    fileno = clients.fileno(connection)
     return fileno is not None and not clients.has_input(fileno)
 
 
@@ -113,13 +102,11 @@ class PeeweeStore:
                 own.connect_params.setdefault(name, math.ceil(self._seconds))
         connection = own._connect()
         if self._kind() == "mysql":
-            # Else a value too long for its column is cut short, in silence.
-            strict = "SET SESSION sql_mode = CONCAT(@@SESSION.sql_mode, ',STRICT_ALL_TABLES')"
-            self._execute(connection, strict, (), time.monotonic() + self._seconds)
+            self._execute(connection, clients.MYSQL_STRICT, (), time.monotonic() + self._seconds)
         return connection
 
     def _execute(self, connection: Any, sql: str, params: Any, deadline: float) -> Any:
-        fileno = _fileno(connection)
+        fileno = clients.fileno(connection)
         limit = (
             contextlib.nullcontext() if fileno is None else self._watchdog.limit(fileno, deadline)
         )
@@ -145,7 +132,7 @@ class PeeweeStore:
             except TimeoutError:
                 raise
             except Exception as error:
-                lost = _fileno(connection) is not None and not _usable(connection)
+                lost = clients.fileno(connection) is not None and not _usable(connection)
                 if "locked" in str(error) and self._kind() == "sqlite":
                     raise TimeoutError(
                         "the SQLite file of the sessions stayed locked. If the application has"
@@ -219,7 +206,7 @@ class PeeweeStore:
     def _stored(self, data: Any, expiry: Any) -> Stored:
         expiry = self._model.expiry.python_value(expiry)
         if isinstance(expiry, datetime):
-            moment: int | None = (expiry - _EPOCH) // timedelta(milliseconds=1)
+            moment: int | None = clients.from_utc(expiry)
         else:
             moment = -2 if expiry is None else None
         return bytes(data), b"", moment

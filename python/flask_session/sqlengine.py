@@ -50,11 +50,8 @@ def _connected(dialect: Any, timeout: float, connection: Any, _: object) -> None
     if dialect.name == "sqlite":
         connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
     if dialect.name in MYSQL:
-        # Else a value that is too long for its column is cut short, in silence.
         with contextlib.closing(connection.cursor()) as cursor:
-            cursor.execute(
-                "SET SESSION sql_mode = CONCAT(@@SESSION.sql_mode, ',STRICT_ALL_TABLES')"
-            )
+            cursor.execute(clients.MYSQL_STRICT)
     levels = dialect.get_isolation_level_values(connection)
     if "AUTOCOMMIT" in levels and dialect.name not in LOCKING:
         dialect.set_isolation_level(connection, "AUTOCOMMIT")
@@ -148,8 +145,7 @@ class Connections:
         time.monotonic(), None for the timeout; TimeoutError when the server does not answer
         until then."""
         with self._lock if self.shared else self.gate, self._connect() as connection:
-            driver = connection.connection.driver_connection
-            fileno = driver.fileno() if hasattr(driver, "fileno") else None
+            fileno = clients.fileno(connection.connection.driver_connection)
             end = time.monotonic() + self._timeout if deadline is None else deadline
             with contextlib.nullcontext() if fileno is None else _watchdog.limit(fileno, end):
                 yield connection

@@ -10,16 +10,9 @@ from tests.services import MariadbService, PostgresService
 
 from .base import FileRow, Row, Settings, Where
 
-# Flask-Session2 looks for its table without an application context.
-_LEGACY = """
-import flask_session
-init_app = flask_session.Session.init_app
-def in_context(self, app):
-    with app.app_context():
-        init_app(self, app)
-flask_session.Session.init_app = in_context
-config.update(SESSION_TYPE="sqlalchemy", SESSION_SQLALCHEMY=None, SQLALCHEMY_DATABASE_URI=URL)
-"""
+_LEGACY = (
+    'config.update(SESSION_TYPE="sqlalchemy", SESSION_SQLALCHEMY=None, SQLALCHEMY_DATABASE_URI=URL)'
+)
 
 
 class SqlAlchemyRow(Row):
