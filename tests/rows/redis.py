@@ -125,6 +125,10 @@ class RedisSentinelRow(RedisClientRow):
         sentinel = Sentinel(places, sentinel_kwargs=limits(cls.timeout), **limits(cls.timeout))
         return sentinel.master_for(where["REDIS_SENTINEL_MASTER"])
 
+    @classmethod
+    def patience(cls) -> float:
+        return 3 * cls.timeout  # the sentinels are asked one after the other
+
 
 class RedisClusterRow(RedisClientRow):
     """redis.RedisCluster."""
@@ -138,6 +142,10 @@ class RedisClusterRow(RedisClientRow):
         import redis
 
         return redis.RedisCluster.from_url(where["REDIS_CLUSTER_URL"], **limits(cls.timeout))
+
+    @classmethod
+    def patience(cls) -> float:
+        return (1 + 6) * cls.timeout  # the node that has the key, then all for the slots
 
 
 class ValkeyRow(RedisClientRow):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 from urllib.parse import quote
 
-from .base import HOST, Service, Unavailable, require_command, signal_processes, wait_until
+from .base import HOST, Service, require_command, signal_processes, wait_until
 from .certificates import make_certificates
 
 PASSWORD = "sessions-secret"
@@ -180,10 +182,11 @@ class RedisSentinelService(Service):
         replica = {"port": str(self.port("replica")), "replicaof": f"{HOST} {self.port()}"}
         run(self, self.command, "replica", replica | quick)
         # A sentinel that is first does not know of the replica for its first ten seconds.
-        _wait(
+        if not _wait(
+            self,
             lambda: "master_link_status:up" in ask(self.port("replica"), "INFO", "replication"),
-            "the replica does not find its master",
-        )
+        ):
+            return
         for name in self._sentinels:
             settings = {
                 "port": str(self.port(name)),
@@ -223,8 +226,10 @@ class RedisClusterService(Service):
 
     def launch(self) -> None:
         nodes = (*self._masters, *self._replicas)
-        known = [(self.folder / name / "nodes.conf").exists() for name in nodes]
+        complete = self.folder / "complete"
         for name in nodes:
+            if not complete.exists():
+                shutil.rmtree(self.folder / name, ignore_errors=True)
             settings = {
                 "port": str(self.port(name)),
                 "cluster-port": str(self.port(f"{name} bus")),
@@ -234,14 +239,13 @@ class RedisClusterService(Service):
                 "save": '""',
             }
             run(self, self.command, name, settings)
-        _wait(
-            lambda: all(ask(self.port(name), "PING").startswith("+PONG") for name in nodes),
-            "the nodes of the cluster do not start",
+        started = _wait(
+            self, lambda: all(ask(self.port(name), "PING").startswith("+PONG") for name in nodes)
         )
-        if not all(known):
-            self._make_cluster(nodes)
+        if started and not complete.exists() and self._make_cluster(nodes):
+            complete.touch()
 
-    def _make_cluster(self, nodes: tuple[str, ...]) -> None:
+    def _make_cluster(self, nodes: tuple[str, ...]) -> bool:
         first = self.port()
         for number, name in enumerate(nodes):
             ask(self.port(name), "CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
@@ -252,20 +256,21 @@ class RedisClusterService(Service):
         for number, name in enumerate(self._masters):
             slots = (str(bounds[number]), str(bounds[number + 1] - 1))
             ask(self.port(name), "CLUSTER", "ADDSLOTSRANGE", *slots)
-        _wait(
+        met = _wait(
+            self,
             lambda: all(
                 "cluster_known_nodes:6" in ask(self.port(name), "CLUSTER", "INFO") for name in nodes
             ),
-            "the nodes of the cluster do not find each other",
         )
-        for name, master in zip(self._replicas, self._masters, strict=True):
-            node = ask(self.port(master), "CLUSTER", "MYID").split()[1]
-            _wait(
-                lambda name=name, node=node: ask(  # type: ignore[misc]
-                    self.port(name), "CLUSTER", "REPLICATE", node
-                ).startswith("+OK"),
-                "a replica does not find its master",
-            )
+        return met and all(
+            _wait(self, partial(self._replicate, self.port(name), self.port(master)))
+            for name, master in zip(self._replicas, self._masters, strict=True)
+        )
+
+    @staticmethod
+    def _replicate(replica: int, master: int) -> bool:
+        node = (ask(master, "CLUSTER", "MYID").split() or [""])[-1]
+        return ask(replica, "CLUSTER", "REPLICATE", node).startswith("+OK")
 
     def ready(self) -> bool:
         return all(
@@ -284,6 +289,7 @@ class RedisClusterService(Service):
         kill_on(self, port)
 
 
-def _wait(until: Callable[[], bool], failure: str) -> None:
-    if not wait_until(until, 20):
-        raise Unavailable(failure)
+def _wait(service: Service, until: Callable[[], bool]) -> bool:
+    """Whether it became so; at once not when a process of the service has died, as it does when
+    its port was taken meanwhile."""
+    return wait_until(until, 20, service.alive)
