@@ -440,6 +440,10 @@ def pretend(tmp_path, monkeypatch, name, record):
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     if record is not None:
         (folder / "RECORD").write_text(record)
+        # Since CPython 3.12 a file counts only where it is.
+        installed = tmp_path / record.partition(",")[0]
+        installed.parent.mkdir()
+        installed.touch()
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
