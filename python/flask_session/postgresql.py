@@ -324,9 +324,9 @@ def _check_pool(pool: Any) -> Any:
                 " ThreadedConnectionPool"
             )
         extensions = sys.modules["psycopg2"].extensions
-        settings = extensions.parse_dsn(
-            extensions.make_dsn(*pool._args[:1], **_libpq_options(pool._kwargs))
-        )
+        dsn = pool._args[0] if pool._args else pool._kwargs.get("dsn")
+        dsn = extensions.make_dsn(dsn, **_libpq_options(pool._kwargs))
+        settings = extensions.parse_dsn(dsn)
         seconds = settings.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT") or "0"
         clients.warn_if_slow(
             "SESSION_POSTGRESQL",

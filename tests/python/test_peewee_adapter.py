@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import threading
 import time
 import uuid
@@ -391,6 +392,12 @@ def test_what_is_no_database_is_refused_at_the_start(settings):
         configure(**settings)
     assert "hidden" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_a_missing_library_names_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peewee", None)
+    with pytest.raises(SessionConfigError, match=r"cession\[peewee\]"):
+        configure(SESSION_DB="sqlite:///x.db")
 
 
 @pytest.mark.parametrize("name", SERVERS)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 import uuid
+import warnings
 
 import flask
 import pytest
@@ -364,9 +366,21 @@ def test_pools_that_do_not_fit_are_refused(url):
 
 
 def test_a_pool_without_a_timeout_warns(url):
-    pool = psycopg2.pool.ThreadedConnectionPool(0, 1, url)
+    pool = psycopg2.pool.ThreadedConnectionPool
     with pytest.warns(UserWarning, match="connect_timeout"):
-        make(pool, "t")
+        make(pool(0, 1, url), "t")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(pool(0, 1, url, connect_timeout=2), "t")
+        make(pool(0, 1, url + "?connect_timeout=2"), "t")
+        make(pool(0, 1, dsn=url + "?connect_timeout=2"), "t")
+        make(pool(0, 1, host="127.0.0.1", connect_timeout=2), "t")
+
+
+def test_a_missing_library_names_its_extra(url, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(SessionConfigError, match=r"cession\[postgresql\]"):
+        make(url, "t")
 
 
 def test_names_and_keys_that_do_not_fit(url, table):
