@@ -2,7 +2,8 @@
 
 Every test runs on every store (STORES), with the requests in threads of this process, in two
 processes and in two processes with threads; on rows of tests/rows that are `raced` in two processes
-(the tests marked as `telling`; with CESSION_LONG=1 all). Interleavings are forced: a request of
+(the tests marked as `telling`; with CESSION_LONG=1 all, and the other rows the telling ones).
+Interleavings are forced: a request of
 apps/script.py waits in the middle of its view ("meet") until the test lets it go on. Only the tests
 "without a plan" leave the order to chance.
 
@@ -198,28 +199,32 @@ def site_parameters() -> list[Any]:
     ]
 
 
-def row_parameters() -> list[Any]:
+def row_parameters(chosen: Callable[[str], bool]) -> list[Any]:
     server = "2-sync"
     return [
         pytest.param(
             (name, server, True),
             id=f"row-{name}-{server}",
-            marks=[*ROWS[name].marks, *SERVER_MARKS[server]],
+            marks=[*row.marks, *SERVER_MARKS[server]],
         )
-        for name in RACED_ROWS
+        for name, row in ROWS.items()
+        if chosen(name)
     ]
 
 
 def telling(test: Any) -> Any:
-    """One of the few races that tell most: rows take part in these in every run."""
+    """One of the few races that tell most: raced rows take part in these in every run."""
     test.telling = True
     return test
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "running_site" in metafunc.fixturenames:
-        rows = long_run_wanted() or hasattr(metafunc.function, "telling")
-        parameters = site_parameters() + (row_parameters() if rows else [])
+        long, tells = long_run_wanted(), hasattr(metafunc.function, "telling")
+        parameters = site_parameters()
+        parameters += row_parameters(
+            lambda name: (tells and long) or ((tells or long) and name in RACED_ROWS)
+        )
         metafunc.parametrize("running_site", parameters, indirect=True, scope="module")
 
 

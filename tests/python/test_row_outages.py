@@ -89,8 +89,8 @@ def test_the_server_is_gone_between_load_and_save(row, site, idle, way):
     assert_down(site.get("/read"))
     assert site.get("/caught").text == "down,down,down"
     assert site.get("/untouched").status_code == 200
-    # So often that the store is left alone for a while.
-    for _ in range(6):
+    # After a kill so often that the store is left alone for a while.
+    for _ in range(6 if way == "kill" else 1):
         assert_down(site.get("/read", user="bob"))
     row.server.restart()
     time.sleep(AWAY)

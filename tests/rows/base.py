@@ -87,11 +87,6 @@ class Row(ABC):
         """The ids of all records under this prefix, for a store that cannot list them itself."""
         raise NotImplementedError(f"{cls.name} does not list its keys")
 
-    def set_time_zone(self, zone: str) -> bool:
-        """Give this row's own server (never a shared one) a time zone such as Asia/Tokyo; False:
-        it has none."""
-        return False
-
     def through(self, port: int) -> Where:
         """`where` with the server's port replaced, for a proxy in front of it."""
         own = str(self.server.port())

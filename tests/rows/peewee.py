@@ -75,13 +75,6 @@ class PeeweePostgresqlRow(PeeweeRow):
     variable = "POSTGRES_URL"
     legacy = legacy(variable)
 
-    def set_time_zone(self, zone: str) -> bool:
-        database = self.database(self.where)
-        with database.connection_context():
-            database.execute_sql(f"ALTER SYSTEM SET timezone TO '{zone}'")
-            database.execute_sql("SELECT pg_reload_conf()")
-        return True
-
 
 class PeeweeMariadbRow(PeeweeRow):
     """Through PyMySQL."""

@@ -90,14 +90,6 @@ class PostgresqlRow(Row):
         with psycopg.connect(where["POSTGRES_URL"]) as connection:
             return [row[0] for row in connection.execute(query, [len(prefix) + 1, prefix])]
 
-    def set_time_zone(self, zone: str) -> bool:
-        import psycopg
-
-        with psycopg.connect(self.where["POSTGRES_URL"], autocommit=True) as connection:
-            connection.execute(f"ALTER SYSTEM SET timezone TO '{zone}'")
-            connection.execute("SELECT pg_reload_conf()")
-        return True
-
 
 class PostgresqlPsycopg2Row(PostgresqlRow):
     """psycopg2's ThreadedConnectionPool."""

@@ -312,6 +312,11 @@ class Service(ABC):
     def resume(self) -> None:
         signal_processes(self.processes, signal.SIGCONT)
 
+    def set_time_zone(self, zone: str) -> bool:
+        """Give it a time zone, such as Asia/Tokyo, by a restart where that is needed; False: it
+        knows none."""
+        return False
+
     def save(self) -> None:
         state = {"processes": self.processes, "ports": self.ports, "owner": owner()}
         temporary = self.folder / "state.json.new"

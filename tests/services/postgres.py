@@ -125,6 +125,12 @@ class PostgresService(Service):
     def exports(self) -> dict[str, str]:
         return {"POSTGRES_URL": self.url, "POSTGRES_TLS_URL": self.tls_url}
 
+    def set_time_zone(self, zone: str) -> bool:
+        if self.settings.get("timezone") != zone:
+            self.settings["timezone"] = zone
+            self.restart()
+        return True
+
     # ---- life: each connection is served by a process of its own
 
     def _everything(self) -> list[tuple[int, int]]:
