@@ -56,9 +56,12 @@ class MemcachedRow(Row):
         return time.time() + int(found.group(1)) - 1 if found else None
 
     @classmethod
+    def dump(cls, where: Where) -> str:
+        return ask(cls.address(where)[1], "lru_crawler metadump all", b"END\r\n")
+
+    @classmethod
     def keys(cls, where: Where, prefix: str) -> list[str]:
-        dump = ask(cls.address(where)[1], "lru_crawler metadump all", b"END\r\n")
-        names = [unquote(name) for name in re.findall(r"^key=(\S+)", dump, re.MULTILINE)]
+        names = [unquote(name) for name in re.findall(r"^key=(\S+)", cls.dump(where), re.MULTILINE)]
         return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
 
@@ -174,6 +177,11 @@ class MemcachedTlsRow(MemcachedRow):
             (address.hostname, address.port),
             tls_context=context, timeout=cls.timeout, connect_timeout=cls.timeout,
         )  # fmt: skip
+
+    @classmethod
+    def dump(cls, where: Where) -> str:
+        answer: bytes = cls.client(where).raw_command("lru_crawler metadump all", "END\r\n")
+        return answer.decode()
 
     @classmethod
     def stored_expiry(cls, where: Where, key: str) -> float | None:
