@@ -112,6 +112,20 @@ def long_run() -> bool:
 
 # ---- servers ------------------------------------------------------------------------------------
 
+_offered: list[Services] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Several processes (xdist): this one, which runs no tests, offers them its servers.
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        _offered.append(Services.private())
+        _offered[0].offer()
+
+
+def pytest_unconfigure() -> None:
+    while _offered:
+        _offered.pop().close()
+
 
 @pytest.fixture(scope="session")
 def services() -> Iterator[Services]:

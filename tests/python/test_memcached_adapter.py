@@ -24,7 +24,7 @@ from tests.rows import ROWS, Row, configuration, parameters, with_timeout
 from tests.rows.memcached import MemcachedRow
 from tests.services.memcached import MemcachedService, ask
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.client]
 
 SECOND, HOUR, DAY = 1000, 3_600_000, 86_400_000
 TEXT, COMPRESSED = 16, 8

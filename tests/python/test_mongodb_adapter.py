@@ -19,6 +19,8 @@ from tests.services import FerretDBService, MongoDBService, Unavailable
 pymongo = pytest.importorskip("pymongo")
 monitoring = pytest.importorskip("pymongo.monitoring")
 
+pytestmark = [pytest.mark.server, pytest.mark.client]
+
 HOUR = 3_600_000
 
 

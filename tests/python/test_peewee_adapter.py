@@ -17,7 +17,10 @@ from flask_session.peewee import PeeweeSessionInterface
 peewee = pytest.importorskip("peewee")
 pool = pytest.importorskip("playhouse.pool")
 
-pytestmark = pytest.mark.filterwarnings("ignore:'passwd' is deprecated")
+pytestmark = [
+    pytest.mark.client,
+    pytest.mark.filterwarnings("ignore:'passwd' is deprecated"),
+]
 
 HOUR = 3_600_000
 SERVERS = [

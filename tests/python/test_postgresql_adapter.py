@@ -21,7 +21,7 @@ psycopg_pool = pytest.importorskip("psycopg_pool")
 pytest.importorskip("psycopg2.pool")
 pytest.importorskip("psycopg2.extras")
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.client]
 
 HOUR = 3_600_000
 DDL = """CREATE TABLE {} (session_id varchar(255) PRIMARY KEY, created timestamp without time zone,

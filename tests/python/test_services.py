@@ -272,6 +272,7 @@ def test_redis_settings(redis_private):
 @pytest.mark.server
 def test_services_are_reused_and_ended_by_who_started_them(tmp_path, monkeypatch):
     monkeypatch.setenv("CESSION_SERVICES", str(tmp_path / "run"))
+    monkeypatch.delenv(Services.OFFER, raising=False)
     shared = Services.shared()
     started = shared.start(RedisService)
     assert shared.start(RedisService).ports == started.ports
@@ -290,6 +291,7 @@ def test_what_a_killed_run_left_is_ended_by_the_next(monkeypatch, request):
     place = tempfile.TemporaryDirectory(prefix="cession-")
     request.addfinalizer(place.cleanup)
     monkeypatch.setenv("CESSION_SERVICES", os.path.join(place.name, "run"))
+    monkeypatch.delenv(Services.OFFER, raising=False)
     code = (
         "import os, signal\n"
         "from tests.services import RedisService, Services\n"
@@ -303,6 +305,28 @@ def test_what_a_killed_run_left_is_ended_by_the_next(monkeypatch, request):
     pid = int(done.stdout)
     assert process_start(pid) is not None
     Services.private().close()
+    assert process_start(pid) is None
+
+
+@pytest.mark.server
+def test_processes_of_one_run_have_one_server(monkeypatch, request):
+    place = tempfile.TemporaryDirectory(prefix="cession-")
+    request.addfinalizer(place.cleanup)
+    monkeypatch.setenv("CESSION_SERVICES", os.path.join(place.name, "run"))
+    monkeypatch.delenv(Services.OFFER, raising=False)
+    first = Services.private()
+    monkeypatch.setenv(Services.OFFER, str(first.folder))
+    code = (
+        "from tests.services import RedisService, Services\n"
+        "private = Services.private()\n"
+        "print(private.start(RedisService).processes[0][0])\n"
+        "private.close()\n"
+    )
+    pids = {int(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT)) for _ in range(2)}
+    [pid] = pids
+    assert first.start(RedisService).processes[0][0] == pid
+    assert process_start(pid) is not None
+    first.close()
     assert process_start(pid) is None
 
 

@@ -24,6 +24,8 @@ sa: Any = pytest.importorskip("sqlalchemy")
 flask_sqlalchemy: Any = pytest.importorskip("flask_sqlalchemy")
 orm: Any = pytest.importorskip("sqlalchemy.orm")
 
+pytestmark = pytest.mark.client
+
 ROOT = Path(__file__).resolve().parents[2]
 HOUR = 3_600_000
 SERVERS = [

@@ -40,9 +40,13 @@ ROWS: dict[str, type[Row]] = {
 
 
 def parameters(chosen: Callable[[type[Row]], bool] = lambda row: True) -> list[Any]:
-    """The names of rows, as parameters of a test."""
+    """The names of rows, as parameters of a test. To the C code one client is as good as another:
+    all but the first row are marked `client`."""
+    first = next(iter(ROWS))
     return [
-        pytest.param(name, id=name, marks=list(row.marks))
+        pytest.param(
+            name, id=name, marks=[*row.marks, *([] if name == first else [pytest.mark.client])]
+        )
         for name, row in ROWS.items()
         if chosen(row)
     ]

@@ -355,12 +355,18 @@ class Services:
     `shared()` is the one of the command line, which outlives it; `private()` belongs to this
     process: it prefers what is up in the shared one, starts the rest for itself, and `close` ends
     what it started. What a private one left behind because its process was killed is ended by the
-    next.
+    next. A private one that is `offered` is used by the private ones of child processes as well:
+    the processes of one test run have one server of each kind.
     """
 
-    def __init__(self, folder: Path, reuse: Services | None = None) -> None:
+    OFFER = "CESSION_RUN_SERVICES"
+
+    def __init__(
+        self, folder: Path, reuse: Services | None = None, run: Services | None = None
+    ) -> None:
         self.folder = folder
         self._reuse = reuse
+        self._run = run
         self._started: list[Service] = []
         self._count = 0
 
@@ -381,11 +387,15 @@ class Services:
             folder = Path(tempfile.mkdtemp(dir=private))
             folder.chmod(0o755)
             (folder / "owner.json").write_text(json.dumps(owner()))
-        return cls(folder, reuse=shared)
+        offered = os.environ.get(cls.OFFER)
+        return cls(folder, shared, cls(Path(offered), shared) if offered else None)
+
+    def offer(self) -> None:
+        os.environ[self.OFFER] = str(self.folder)
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        with (self.folder / "lock").open("w") as lock:
+    def _lock(self, name: str = "") -> Iterator[None]:
+        with (self.folder / f"lock{name}").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -399,7 +409,9 @@ class Services:
 
     def start(self, kind: type[ServiceType]) -> ServiceType:
         """The service of this kind, started when it is not up."""
-        with self._lock():
+        if self._run is not None:
+            return self._run.start(kind)
+        with self._lock(f"-{kind.name}"):
             found = self.find(kind) or (self._reuse.find(kind) if self._reuse else None)
             if found is not None:
                 return found
@@ -419,18 +431,18 @@ class Services:
             return service
 
     def stop(self, kind: type[Service]) -> None:
-        with self._lock():
+        with self._lock(f"-{kind.name}"):
             service = kind.read(self.folder / kind.name)
             if service is not None:
                 service.end()
             shutil.rmtree(self.folder / kind.name, ignore_errors=True)
 
     def close(self) -> None:
-        """End what this object started and remove the folder."""
+        """End what was started in this folder and remove it."""
         for service in reversed(self._started):
             service.end()
         self._started = []
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _end_recorded(self.folder)
 
 
 def _sweep(private: Path) -> None:
@@ -441,10 +453,14 @@ def _sweep(private: Path) -> None:
             continue
         if process_start(pid) == started:
             continue
-        for state in folder.glob("*/state.json"):
-            try:
-                recorded = json.loads(state.read_text())["processes"]
-            except (OSError, ValueError, KeyError):
-                continue
-            end_processes([(int(p), int(s)) for p, s in recorded])
-        shutil.rmtree(folder, ignore_errors=True)
+        _end_recorded(folder)
+
+
+def _end_recorded(folder: Path) -> None:
+    for state in folder.glob("*/state.json"):
+        try:
+            recorded = json.loads(state.read_text())["processes"]
+        except (OSError, ValueError, KeyError):
+            continue
+        end_processes([(int(p), int(s)) for p, s in recorded])
+    shutil.rmtree(folder, ignore_errors=True)
