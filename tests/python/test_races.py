@@ -6,7 +6,7 @@ processes and in two processes with threads; on rows of tests/rows that are `rac
 Interleavings are forced: a request of apps/script.py waits in the middle of its view ("meet") until
 the test lets it go on. Only the tests "without a plan" leave the order to chance.
 
-CESSION_LONG=1: 1,000 rounds, on rows 300.
+CESSION_LONG=1: 1,000 rounds, on raced rows 300.
 """
 
 from __future__ import annotations
@@ -119,12 +119,13 @@ class Site:
     """So many requests can be under way at once."""
     processes: int
     long: bool
-    is_row: bool
+    row: str | None
 
     def rounds(self, full: int, short: int) -> int:
         """How often, in a long run and else."""
-        if self.is_row:
-            full, short = min(full, 300), min(short, 25)
+        if self.row is not None:
+            short = min(short, 25)
+            full = 300 if self.row in RACED_ROWS else short
         return full if self.long else short
 
     def visitor(self) -> Visitor:
@@ -180,7 +181,8 @@ def open_site(
     with ThreadPoolExecutor(8) as pool:
         try:
             processes = 2 if options else 1
-            yield Site(running.url, stage, events, pool, parallel, processes, long, row is not None)
+            name = None if row is None else row.name
+            yield Site(running.url, stage, events, pool, parallel, processes, long, name)
         finally:
             stage.close()
             running.stop()
@@ -207,7 +209,7 @@ def row_parameters(chosen: Callable[[str], bool]) -> list[Any]:
             marks=[*row.marks, *SERVER_MARKS[server]],
         )
         for name, row in ROWS.items()
-        if chosen(name)
+        if row.raced is not None and chosen(name)
     ]
 
 

@@ -38,9 +38,9 @@ class Row(ABC):
     timeout: ClassVar[float] = 2
     """Seconds that `settings` lets a client object wait for an answer (a URL's client gets it as
     SESSION_STORE_TIMEOUT); a test may want less."""
-    raced: ClassVar[bool] = False
+    raced: ClassVar[bool | None] = False
     """Takes part in the races of several processes: one row for each backend and database. Not
-    inherited by other rows."""
+    inherited by other rows. None: it cannot, since nothing lists its records."""
     one_port: ClassVar[bool] = True
     """The server is reached on one TCP port, so that a proxy can stand in front of it."""
     round_trips: ClassVar[Mapping[str, int]] = {}

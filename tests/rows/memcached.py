@@ -165,6 +165,7 @@ class MemcachedTlsRow(MemcachedRow):
     name = "memcached-tls"
     service = MemcachedTlsService
     one_port = False
+    raced = None
     predecessors = ()
 
     @classmethod
@@ -177,11 +178,6 @@ class MemcachedTlsRow(MemcachedRow):
             (address.hostname, address.port),
             tls_context=context, timeout=cls.timeout, connect_timeout=cls.timeout,
         )  # fmt: skip
-
-    @classmethod
-    def dump(cls, where: Where) -> str:
-        answer: bytes = cls.client(where).raw_command("lru_crawler metadump all", "END\r\n")
-        return answer.decode()
 
     @classmethod
     def stored_expiry(cls, where: Where, key: str) -> float | None:
