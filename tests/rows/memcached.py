@@ -148,6 +148,7 @@ class MemcachedUnixRow(MemcachedRow):
 
     name = "memcached-unix-url"
     one_port = False
+    raced = None
     predecessors = ()
 
     @classmethod
