@@ -12,7 +12,9 @@ class Defaults:
     SESSION_TYPE: str = "null"
     #: A URL that names type and place at once, for example ``sqlite:///var/lib/app/sessions``.
     SESSION_URL: str | None = None
-    #: A key of the store is this prefix and the session id.
+    #: A key of the store is this prefix and the session id. Let it end in a character that no id
+    #: contains, such as the colon: so no application's keys begin with another one's prefix and
+    #: look like its own.
     SESSION_KEY_PREFIX: str = "session:"
     #: Sign the cookie with SECRET_KEY.
     SESSION_USE_SIGNER: bool = False
