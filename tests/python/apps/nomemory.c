@@ -83,13 +83,12 @@ static PyMethodDef methods[] = {
     {"start", start, METH_VARARGS,
      "start(successes, failures): of this thread's allocations let so many succeed, then so many "
      "fail, then all succeed."},
-    {"stop", stop, METH_NOARGS,
-     "stop() -> (allocations seen, failures that did not come to pass)"},
+    {"stop", stop, METH_NOARGS, "stop() -> (allocations seen, failures that did not come to pass)"},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "nomemory", NULL, 0, methods,
-                                        NULL, NULL, NULL, NULL};
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "nomemory", NULL, 0, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_nomemory(void)
 {
