@@ -40,27 +40,13 @@ void cx_codec_state_clear(cx_codec_state *state);
  * from there. 0, or -1 with an exception. */
 int cx_codec_set_session_type(cx_codec_state *state, PyTypeObject *type);
 
-/* Append the canonical MessagePack of the dict `session` (a dict or subclass; where
- * the class has items, keys or __getitem__ that are neither dict's nor the C
- * session type's, what its items() gives is encoded). strict: flattening is an error
- * (SESSION_STRICT_TYPES). 0, or -1: TypeError and ValueError name the key path and
- * the type, never a value (nesting that is too deep or cyclic and the reserved key
- * CESSION_META_KEY at the top level are ValueErrors); OverflowError when out is too
- * small or there are more than CESSION_ENTRIES_MAX keys; MemoryError; and whatever the
- * application's own code raised. */
-int cx_encode(cx_codec_state *state, PyObject *session, bool strict, cession_buf *out);
-/* The same as tagged JSON. */
-int cx_encode_json(cx_codec_state *state, PyObject *session, bool strict, cession_buf *out);
-
 /* Decode a whole stored value into the given empty dict (dict or subclass; filled
  * through PyDict_SetItem, never through overrides). Reads MessagePack, tagged JSON
  * and plain pickles, whichever it is. The reserved key is left out. Returns
- *   1  decoded; *ret_canonical: certainly what cx_encode of the result gives
- *      (never true of JSON and pickles)
+ *   1  decoded; *ret_canonical: certainly what encoding the result as `format` gives
+ *      (never true of pickles)
  *   0  these bytes are no session; no exception is set, `into` is empty
  *  -1  exception (MemoryError)                                               */
-int cx_decode(cx_codec_state *state, cession_span value, PyObject *into, bool *ret_canonical);
-/* The same, *ret_canonical: certainly what encoding the result as `format` gives. */
 int cx_decode_format(cx_codec_state *state, cx_format format, cession_span value, PyObject *into,
                      bool *ret_canonical);
 
@@ -82,7 +68,7 @@ void cx_flow_codec_init_json(cx_flow_codec *codec, cx_codec_state *state);
 int cx_flow_codec_init_custom(cx_flow_codec *codec, cx_codec_state *state, PyObject *serializer);
 void cx_flow_codec_release(cx_flow_codec *codec);
 
-/* Encode and decode as the codec's format says: cx_encode..., cx_decode_format. What a
+/* Encode and decode as the codec's format says: cx_encode_as, cx_decode_format. What a
  * serializer of the application's raises while encoding is passed on; what its loads does
  * not make a dict of is no session. */
 int cx_flow_encode(const cx_flow_codec *codec, PyObject *session, bool strict, cession_buf *out);

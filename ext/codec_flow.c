@@ -60,11 +60,6 @@ int cx_decode_format(cx_codec_state *state, cx_format format, cession_span value
     return result;
 }
 
-int cx_decode(cx_codec_state *state, cession_span value, PyObject *into, bool *ret_canonical)
-{
-    return cx_decode_format(state, CX_MSGPACK, value, into, ret_canonical);
-}
-
 /* ---- codecs for the flow ------------------------------------------------------------ */
 
 /* An exception as a status; the flow's caller sees the exception first. */
@@ -446,7 +441,12 @@ static PyObject *py_compose(PyObject *module, PyObject *args)
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list) && status == CESSION_OK; i++) {
         const char *key, *item;
         Py_ssize_t key_len, item_len;
-        if (!PyArg_ParseTuple(PyList_GET_ITEM(list, i), "y#y#", &key, &key_len, &item, &item_len)) {
+        PyObject *pair = PyList_GET_ITEM(list, i);
+        if (!PyTuple_Check(pair)) {
+            PyErr_SetString(PyExc_TypeError, "an entry is a tuple (key, value)");
+            goto done;
+        }
+        if (!PyArg_ParseTuple(pair, "y#y#", &key, &key_len, &item, &item_len)) {
             goto done;
         }
         status = cession_view_add(&view, cession_span_of(key, (size_t)key_len),

@@ -230,7 +230,15 @@ static inline int cx_put(cx_enc *e, const void *data, size_t len)
 int cx_walk_session(cx_enc *e, PyObject *session);
 /* Must the session be read through its class's items()? */
 bool cx_items_overridden(const cx_codec_state *state, PyObject *session);
-/* Both encoders, with the flow's freedom to keep the reserved key. */
+/* Append the canonical form of the dict `session` (a dict or subclass; where the
+ * class has items, keys or __getitem__ that are neither dict's nor the C session
+ * type's, what its items() gives is encoded). strict: flattening is an error
+ * (SESSION_STRICT_TYPES); allow_meta: the flow keeps the reserved key. 0, or -1:
+ * TypeError and ValueError name the key path and the type, never a value (nesting
+ * that is too deep or cyclic and the reserved key CESSION_META_KEY at the top level
+ * are ValueErrors); OverflowError when out is too small or there are more than
+ * CESSION_ENTRIES_MAX keys; MemoryError; and whatever the application's own code
+ * raised. */
 int cx_encode_as(cx_codec_state *state, cx_format format, PyObject *session, bool strict,
                  bool allow_meta, cession_buf *out);
 extern const cx_writer cx_msgpack_writer, cx_json_writer;

@@ -572,13 +572,3 @@ int cx_encode_as(cx_codec_state *state, cx_format format, PyObject *session, boo
     cx_enc_end(&e, start, result == 0);
     return result;
 }
-
-int cx_encode(cx_codec_state *state, PyObject *session, bool strict, cession_buf *out)
-{
-    return cx_encode_as(state, CX_MSGPACK, session, strict, false, out);
-}
-
-int cx_encode_json(cx_codec_state *state, PyObject *session, bool strict, cession_buf *out)
-{
-    return cx_encode_as(state, CX_JSON, session, strict, false, out);
-}

@@ -354,11 +354,11 @@ static int judge_scan(py_store *self, PyObject *answer, cession_buf *cursor, ces
         }
     }
     PyObject *next = PyTuple_GET_ITEM(answer, 0);
-    if (cession_buf_set(cursor, PyBytes_AS_STRING(next), (size_t)PyBytes_GET_SIZE(next)) !=
-        CESSION_OK) {
-        return cession_fail(err, CESSION_E_NOMEM, NULL);
+    int status = cession_buf_set(cursor, PyBytes_AS_STRING(next), (size_t)PyBytes_GET_SIZE(next));
+    if (status == CESSION_E_NOMEM) {
+        return cession_fail(err, status, NULL);
     }
-    return CESSION_OK;
+    return status == CESSION_OK ? status : bad_answer(self, "scan", next, "a shorter cursor", err);
 }
 
 static int py_scan(cession_store *store, cession_buf *cursor, size_t batch,
@@ -424,6 +424,9 @@ int cx_store_py_new(cx_state *state, PyObject *adapter, cession_store **ret_stor
         PyObject *method = PyObject_GetAttrString(adapter, required[i]);
         bool callable = method && PyCallable_Check(method);
         Py_XDECREF(method);
+        if (!method && !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            return -1;
+        }
         if (!callable) {
             PyErr_Format(PyExc_TypeError, "a store needs the method %s(); %s has none", required[i],
                          Py_TYPE(adapter)->tp_name);

@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <ftw.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,6 +49,34 @@ const char *scratch_path(const char *name)
     return path;
 }
 
+#ifdef TEST_COVERAGE
+void __gcov_dump(void); /* of gcc and clang; otherwise called by exit only */
+#endif
+
+void child_end(int status)
+{
+#ifdef TEST_COVERAGE
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0) { /* half a file would spoil those of all others */
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    __gcov_dump();
+#endif
+    _exit(status);
+}
+
+bool child_limit_files(unsigned long most)
+{
+    struct rlimit limit;
+    signal(SIGXFSZ, SIG_IGN);
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0) {
+        return false;
+    }
+    limit.rlim_cur = most; /* the hard limit stays, so that child_end can lift this one */
+    return setrlimit(RLIMIT_FSIZE, &limit) == 0;
+}
+
 pid_t child_start(int (*work)(void *context), void *context)
 {
     fflush(stdout);
@@ -57,7 +87,7 @@ pid_t child_start(int (*work)(void *context), void *context)
         exit(2);
     }
     if (pid == 0) {
-        _exit(work(context));
+        child_end(work(context));
     }
     return pid;
 }

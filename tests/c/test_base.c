@@ -16,6 +16,7 @@
 #include "base/alloc.h"
 #include "base/os.h"
 #include "failing_alloc.h"
+#include "scratch.h"
 
 /* ---- errors ---------------------------------------------------------------- */
 
@@ -234,7 +235,7 @@ static bool in_child(pid_t (*fork_it)(void), void (*child_main)(int fd), void *r
     if (pid == 0) {
         close(ends[0]);
         child_main(ends[1]);
-        _exit(0);
+        child_end(0);
     }
     close(ends[1]);
     uint8_t *at = ret_bytes;
@@ -252,7 +253,7 @@ static bool in_child(pid_t (*fork_it)(void), void (*child_main)(int fd), void *r
 static void send_bytes(int fd, const void *data, size_t len)
 {
     if (write(fd, data, len) != (ssize_t)len)
-        _exit(9);
+        child_end(9);
 }
 
 static pid_t plain_fork(void)
@@ -270,7 +271,7 @@ static void child_draws(int fd)
 {
     uint8_t bytes[64];
     if (ces_random(bytes, sizeof bytes, NULL) != CESSION_OK)
-        _exit(8);
+        child_end(8);
     send_bytes(fd, bytes, sizeof bytes);
 }
 

@@ -5,7 +5,6 @@
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -1331,9 +1330,7 @@ static int on_full_disk(void *context)
     char big[3000];
     memset(big, 'x', sizeof big - 1);
     big[sizeof big - 1] = '\0';
-    struct rlimit limit = {.rlim_cur = 2000, .rlim_max = 2000};
-    signal(SIGXFSZ, SIG_IGN);
-    if (setrlimit(RLIMIT_FSIZE, &limit) != 0) {
+    if (!child_limit_files(2000)) {
         return 2;
     }
     cession_error err = CESSION_ERROR_INIT;

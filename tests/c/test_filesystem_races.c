@@ -319,7 +319,7 @@ static void hold_lock(const holder *h)
         ces_files_lock_open(self, root, &lock, NULL) != CESSION_OK ||
         ces_files_lock_take(&lock, name.hash, 0, NULL) != CESSION_OK ||
         write(h->ready[1], "x", 1) != 1) {
-        _exit(9);
+        child_end(9);
     }
     ces_sleep_ns(h->hold_ms * 1000000);
     ces_files_lock_close(self, &lock);

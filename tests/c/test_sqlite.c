@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -397,14 +396,12 @@ static void test_permissions(void)
 static int fill_disk(void *context)
 {
     const char *path = context;
-    signal(SIGXFSZ, SIG_IGN);
-    struct rlimit limit = {.rlim_cur = 400000, .rlim_max = 400000};
     cession_store *store = open_at(path);
     cession_error err = CESSION_ERROR_INIT;
     char key[32];
     static char value[2000];
     memset(value, 'v', sizeof value - 1);
-    if (put(store, "first", value) != CESSION_OK || setrlimit(RLIMIT_FSIZE, &limit) != 0) {
+    if (put(store, "first", value) != CESSION_OK || !child_limit_files(400000)) {
         return 1;
     }
     int rc = CESSION_OK, done = 0;
