@@ -33,7 +33,7 @@ ASAN_PY = LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help deps demo run test test-long check asan bench fmt fuzz clean \
+.PHONY: help deps demo run test test-long check asan coverage bench fmt fuzz clean \
 	check-floors check-format check-lint check-types check-c check-python asan-c asan-python
 
 help: ## this list
@@ -158,6 +158,32 @@ asan-python: deps build/asan-site/.stamp
 	@echo "== Python tests under $(SANITIZE)"
 	@$(ASAN_PY) $(BIN)/python -c 'import flask_session as f; assert "/build/asan-site/" in f.__file__'
 	@$(ASAN_PY) $(PYTEST) -n $(shell nproc) --dist worksteal -q -p no:cacheprovider -m "not slow and not client"
+
+# ---- coverage ---------------------------------------------------------------------------------
+
+build/coverage/c/build.ninja: $(VENV)/.stamp-requirements
+	@mkdir -p build/coverage
+	$(call setup,build/coverage/c,-Db_coverage=true)
+
+build/coverage/site/.stamp: $(VENV)/.stamp-requirements $(SOURCES)
+	@echo "Building the package to measure coverage"
+	@rm -rf build/coverage/site build/coverage/py
+	@$(IN_VENV) $(BIN)/python -m pip install --no-build-isolation --no-deps --no-index --quiet \
+		--target build/coverage/site --config-settings=build-dir=build/coverage/py \
+		--config-settings=setup-args=-Db_coverage=true \
+		--config-settings=setup-args=-Dbuildtype=debug .
+	@touch $@
+
+coverage: deps build/coverage/c/build.ninja build/coverage/site/.stamp ## the lines of C that the tests reach; the others are named
+	@find build/coverage -name '*.gcda' -delete
+	$(call compile,build/coverage/c)
+	@echo "== C tests, measured"
+	@$(IN_VENV) meson test -C build/coverage/c --no-rebuild --print-errorlogs
+	@echo "== Python tests, measured"
+	@PYTHONPATH="$(CURDIR)/build/coverage/site" $(BIN)/python -c \
+		'import flask_session as f; assert "/build/coverage/site/" in f.__file__'
+	@PYTHONPATH="$(CURDIR)/build/coverage/site" $(PYTEST) $(PARALLEL) -q -p no:cacheprovider -m "not slow"
+	@$(BIN)/python tools/coverage.py . build/coverage/c build/coverage/py
 
 # ---- the rest ---------------------------------------------------------------------------------
 
