@@ -633,4 +633,4 @@ print("done")
     where = str(Path(nomemory.__file__).parent)
     site = str(Path(flask_session.__file__).parents[1])
     assert sys.executable
-    assert run_python(python, code, where, site).strip() == "done"
+    assert run_python(python, code, where, site, cession=True).strip() == "done"
