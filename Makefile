@@ -182,7 +182,7 @@ coverage: deps build/coverage/c/build.ninja build/coverage/site/.stamp ## the li
 	@echo "== Python tests, measured"
 	@PYTHONPATH="$(CURDIR)/build/coverage/site" $(BIN)/python -c \
 		'import flask_session as f; assert "/build/coverage/site/" in f.__file__'
-	@PYTHONPATH="$(CURDIR)/build/coverage/site" $(PYTEST) $(PARALLEL) -q -p no:cacheprovider -m "not slow"
+	@PYTHONPATH="$(CURDIR)/build/coverage/site" $(PYTEST) $(PARALLEL) -q -p no:cacheprovider -m "not slow and not client"
 	@$(BIN)/python tools/coverage.py . build/coverage/c build/coverage/py
 
 # ---- the rest ---------------------------------------------------------------------------------
