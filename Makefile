@@ -163,7 +163,7 @@ asan-python: deps build/asan-site/.stamp
 
 build/coverage/c/build.ninja: $(VENV)/.stamp-requirements
 	@mkdir -p build/coverage
-	$(call setup,build/coverage/c,-Db_coverage=true)
+	$(call setup,build/coverage/c,-Db_coverage=true -Doptimization=0)
 
 build/coverage/site/.stamp: $(VENV)/.stamp-requirements $(SOURCES)
 	@echo "Building the package to measure coverage"
@@ -182,7 +182,7 @@ coverage: deps build/coverage/c/build.ninja build/coverage/site/.stamp ## the li
 	@echo "== Python tests, measured"
 	@PYTHONPATH="$(CURDIR)/build/coverage/site" $(BIN)/python -c \
 		'import flask_session as f; assert "/build/coverage/site/" in f.__file__'
-	@PYTHONPATH="$(CURDIR)/build/coverage/site" $(PYTEST) $(PARALLEL) -q -p no:cacheprovider -m "not slow and not client"
+	@PYTHONPATH="$(CURDIR)/build/coverage/site" $(PYTEST) $(PARALLEL) -q -p no:cacheprovider -m "not slow"
 	@$(BIN)/python tools/coverage.py . build/coverage/c build/coverage/py
 
 # ---- the rest ---------------------------------------------------------------------------------

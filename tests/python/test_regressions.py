@@ -5,6 +5,7 @@ freed memory is overwritten.
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import subprocess
 import sys
@@ -415,11 +416,14 @@ def test_a_missing_secret_key_leaks_no_cookie():
         with pytest.raises(KeyError):
             app.session_interface.open_session(app, context.request)
 
-    def blocks():
+    def growth():
+        gc.collect()
+        before = sys.getallocatedblocks()
         for _ in range(100):
             attempt()
-        return sys.getallocatedblocks()
+        gc.collect()
+        return sys.getallocatedblocks() - before
 
-    blocks()
-    before = blocks()
-    assert blocks() - before < 50
+    growth()
+    # Threads of other tests may come and go meanwhile.
+    assert min(growth() for _ in range(5)) < 50
