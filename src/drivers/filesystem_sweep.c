@@ -110,7 +110,7 @@ static int judge(const sweep *s, int fd, const struct stat *st, bool *ret_dead,
 static int delete_legacy(const sweep *s, int fd, const ces_file_head *head,
                          const ces_files_name *name, cession_error *err)
 {
-    uint8_t key[CESSION_KEY_MAX];
+    uint8_t key[CESSION_KEY_MAX] = {0}; /* for compilers that see it handed on before it is read */
     ces_files_name of_key;
     cession_span span = cession_span_of(key, head->key_len);
     int rc = ces_files_pread(fd, key, span.len, CES_FILE_HEAD_LEN, err);
