@@ -145,7 +145,8 @@ class SqlAlchemyStore:
                     again = True  # a connection that had died in the pool
                 elif self._code(error) in _AGAIN and in_time:
                     pass
-                elif connected and in_time and not made and self._makes_table(error):
+                elif connected and not made and self._makes_table(error):
+                    # Once, and also late: else a slow start would never get its table.
                     made = True
                 else:
                     self._fail(error)

@@ -177,6 +177,13 @@ def test_rows_flushed_on_the_same_sqlite_file(tmp_path, table):
     assert note
 
 
+def test_the_table_is_made_however_long_the_start_took(tmp_path, table):
+    app = make_app(flask_sqlalchemy.SQLAlchemy(), sqlite_url(tmp_path), table)
+    store = app.extensions["flask_session"].store
+    assert store.create("k", b"x", HOUR, timeout=0.001)
+    assert store.load("k")[0] == b"x"
+
+
 @pytest.mark.parametrize("url", EVERY, indirect=True)
 def test_a_pool_of_one_connection_does_not_starve(url, table):
     db = flask_sqlalchemy.SQLAlchemy(
