@@ -313,17 +313,11 @@ static int custom_compose(const cession_codec *self, const cession_entry *entrie
 /* *ret_method: serializer.name if it can be called, else NULL. 0, or -1 with an exception. */
 static int find_method(PyObject *serializer, const char *name, PyObject **ret_method)
 {
-    PyObject *method = PyObject_GetAttrString(serializer, name);
-    if (!method) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            return -1;
-        }
-        PyErr_Clear();
-    } else if (!PyCallable_Check(method)) {
-        Py_CLEAR(method);
+    int found = cx_get_optional_string(serializer, name, ret_method);
+    if (found == 1 && !PyCallable_Check(*ret_method)) {
+        Py_CLEAR(*ret_method);
     }
-    *ret_method = method;
-    return 0;
+    return found < 0 ? -1 : 0;
 }
 
 int cx_flow_codec_init_custom(cx_flow_codec *codec, cx_codec_state *state, PyObject *serializer)

@@ -11,6 +11,7 @@
 #ifndef CX_CODEC_IMPL_H
 #define CX_CODEC_IMPL_H
 
+#include "attr.h"
 #include "codec.h"
 
 #include <datetime.h>

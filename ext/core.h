@@ -14,47 +14,34 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "attr.h"
 #include "cession/cession.h"
 #include "codec.h"
 
 /* X(name): strings used as attribute and key names, interned once. */
 /* clang-format off */
-#define CX_NAMES(X)                                                                                \
-    X(_permanent)                                                                                  \
-    X(accessed)                                                                                    \
-    X(add)                                                                                         \
-    X(app) X(cache_control) X(config) X(cookies) X(create) X(delete_cookie) X(domain) X(emit) X(   \
-        environ) X(expires) X(get) X(get_cookie_domain) X(get_cookie_httponly) X(get_cookie_name)  \
-        X(get_cookie_partitioned) X(get_cookie_path) X(get_cookie_samesite) X(get_cookie_secure)   \
-            X(get_expiration_time) X(headers) X(httponly) X(is_null_session) X(items) X(load)      \
-                X(max_age) X(name) X(null_session_class) X(open_session) X(partitioned) X(path)    \
-                    X(permanent) X(permanent_session_lifetime) X(private) X(purge) X(receivers)    \
-                        X(remove) X(replace) X(request) X(s_maxage) X(samesite) X(save_session) X( \
-                            scan) X(secret_key) X(secure) X(session_interface) X(set_cookie)       \
-                            X(should_set_cookie) X(should_set_storage) X(sid) X(signals) X(touch)  \
-                                X(vary) X(_session) X(_generate_sid) X(capabilities) X(close) X(   \
-                                    sid_length) X(regenerate) X(session_class) X(update) X(pop)    \
-                                    X(popitem) X(setdefault) X(copy) X(keys) X(values) X(clear)    \
-                                        X(made_private) X(get_ident) X(Lock) X(acquire) X(release) \
-                                            X(store_failed) X(_unavailable) X(HTTP_COOKIE)         \
-                                                X(APPLICATION_ROOT) X(SESSION_COOKIE_NAME) X(      \
-                                                    SESSION_COOKIE_DOMAIN) X(SESSION_COOKIE_PATH)  \
-                                                    X(SESSION_COOKIE_SECURE)                       \
-                                                        X(SESSION_COOKIE_HTTPONLY)                 \
-                                                            X(SESSION_COOKIE_SAMESITE)             \
-                                                                X(SESSION_COOKIE_PARTITIONED)      \
-                                                                    X(_list) X(__reversed__)       \
-                                                                        X(mimetype) X(serializer) X(format) X(__getitem__)
+#define CX_NAMES(X)                                                                               \
+    X(accessed) X(acquire) X(add) X(app) X(APPLICATION_ROOT) X(cache_control) X(capabilities)     \
+    X(config) X(cookies) X(copy) X(create) X(delete_cookie) X(domain) X(emit) X(environ)          \
+    X(expires) X(format) X(_generate_sid) X(get) X(get_cookie_domain) X(get_cookie_httponly)      \
+    X(get_cookie_name) X(get_cookie_partitioned) X(get_cookie_path) X(get_cookie_samesite)        \
+    X(get_cookie_secure) X(get_expiration_time) X(get_ident) X(headers) X(HTTP_COOKIE)            \
+    X(httponly) X(is_null_session) X(items) X(keys) X(_list) X(load) X(Lock) X(made_private)      \
+    X(name) X(null_session_class) X(open_session) X(partitioned) X(path) X(_permanent)            \
+    X(permanent) X(permanent_session_lifetime) X(private) X(purge) X(receivers) X(regenerate)     \
+    X(release) X(remove) X(replace) X(request) X(s_maxage) X(samesite) X(save_session) X(scan)    \
+    X(secret_key) X(secure) X(serializer) X(_session) X(session_class) X(SESSION_COOKIE_DOMAIN)   \
+    X(SESSION_COOKIE_HTTPONLY) X(SESSION_COOKIE_NAME) X(SESSION_COOKIE_PARTITIONED)               \
+    X(SESSION_COOKIE_PATH) X(SESSION_COOKIE_SAMESITE) X(SESSION_COOKIE_SECURE)                    \
+    X(session_interface) X(set_cookie) X(should_set_cookie) X(should_set_storage) X(sid)          \
+    X(sid_length) X(signals) X(store_failed) X(touch) X(_unavailable) X(vary)
 /* clang-format on */
 
 /* X(name): events, in the order of cx_interface.counts. */
 /* clang-format off */
-#define CX_EVENTS(X)                                                                    \
-    X(created)                                                                          \
-    X(loaded)                                                                           \
-    X(saved)                                                                            \
-    X(touched) X(conflict) X(lost) X(regenerated) X(removed) X(rejected) X(store_error) \
-        X(made_private)
+#define CX_EVENTS(X)                                                                              \
+    X(created) X(loaded) X(saved) X(touched) X(conflict) X(lost) X(regenerated) X(removed)        \
+    X(rejected) X(store_error) X(made_private)
 /* clang-format on */
 
 typedef enum cx_event {
@@ -79,7 +66,7 @@ typedef struct cx_state {
     PyObject *event_names[CX_EV_COUNT];
     /* dict's own methods, for what PyDict_... does not offer */
     PyObject *dict_update, *dict_pop, *dict_popitem, *dict_setdefault, *dict_clear;
-    PyObject *dict_keys, *dict_values, *dict_items, *dict_reversed;
+    PyObject *dict_keys, *dict_values, *dict_items, *dict_reversed, *dict_getitem;
     uint8_t hash_salt[32]; /* of the sid hashes in events; fresh per process start */
     cx_codec_state codec;
     struct {
@@ -100,8 +87,6 @@ static inline cx_state *cx_state_of(PyObject *module)
 /* ---- errors.c -------------------------------------------------------------- */
 
 int cx_errors_add(PyObject *module, cx_state *state);
-/* 1, 0, or -1 with the exception that PyObject_HasAttr would swallow. */
-int cx_has_attr(PyObject *object, PyObject *name);
 /* Turn a negative status into an exception and return NULL. A Python exception
  * that is already set becomes the cause (or stays, when it is none of
  * Exception's: KeyboardInterrupt, GreenletExit). */

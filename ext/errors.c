@@ -102,17 +102,3 @@ void cx_raise_failure(cx_interface *self, PyObject *error)
         Py_DECREF(answer);
     }
 }
-
-int cx_has_attr(PyObject *object, PyObject *name)
-{
-    PyObject *attr = PyObject_GetAttr(object, name);
-    if (attr) {
-        Py_DECREF(attr);
-        return 1;
-    }
-    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-        return -1;
-    }
-    PyErr_Clear();
-    return 0;
-}

@@ -201,13 +201,10 @@ static int add_field(PyObject *made, PyObject *obj, PyObject *name, bool skip_pr
     if (skip_private && PyUnicode_GET_LENGTH(name) > 0 && PyUnicode_READ_CHAR(name, 0) == '_') {
         return 0;
     }
-    PyObject *value = PyObject_GetAttr(obj, name);
-    if (!value) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            return -1;
-        }
-        PyErr_Clear();
-        return 0;
+    PyObject *value;
+    int found = cx_get_optional(obj, name, &value);
+    if (found < 1) {
+        return found;
     }
     int result = is_unset(value) ? 0 : PyDict_SetItem(made, name, value);
     Py_DECREF(value);

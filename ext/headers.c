@@ -353,11 +353,8 @@ static int plain_config(cx_state *state, PyObject *config)
     if (!PyDict_Check(config)) {
         return 0;
     }
-    PyObject *have = PyObject_GetAttr((PyObject *)Py_TYPE(config), state->s.__getitem__);
-    PyObject *plain = have ? PyObject_GetAttr((PyObject *)&PyDict_Type, state->s.__getitem__)
-                           : NULL;
-    int result = plain ? have == plain : -1;
-    Py_XDECREF(plain);
+    PyObject *have = PyObject_GetAttr((PyObject *)Py_TYPE(config), state->codec.n_getitem);
+    int result = have ? have == state->dict_getitem : -1;
     Py_XDECREF(have);
     return result;
 }

@@ -36,14 +36,10 @@ static PyObject *import_attr(const char *module, const char *name)
 /* The same, NULL without exception when there is no such attribute. */
 static int import_optional(const char *module, const char *name, PyObject **slot)
 {
-    *slot = import_attr(module, name);
-    if (!*slot) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            return -1;
-        }
-        PyErr_Clear();
-    }
-    return 0;
+    PyObject *imported = PyImport_ImportModule(module);
+    int found = imported ? cx_get_optional_string(imported, name, slot) : -1;
+    Py_XDECREF(imported);
+    return found < 0 ? -1 : 0;
 }
 
 static int import_python_parts(cx_state *state)
@@ -124,14 +120,12 @@ static int core_exec(PyObject *module)
 
 /* X(field): every object of the state, once for traverse and clear. */
 /* clang-format off */
-#define CX_STATE_OBJECTS(X)                                                                        \
-    X(session_type)                                                                                \
-    X(interface_type)                                                                              \
-    X(store_type) X(store_error) X(conflict_error) X(config_error) X(threading) X(context_var)     \
-        X(timedelta_type) X(request_type) X(response_type) X(headers_type) X(dump_cookie)          \
-            X(cookie_key) X(vary_key) X(set_cookie_key) X(dict_update) X(dict_pop) X(dict_popitem) \
-                X(dict_setdefault) X(dict_clear) X(dict_keys) X(dict_values) X(dict_items)         \
-                    X(dict_reversed) X(not_loaded)
+#define CX_STATE_OBJECTS(X)                                                                       \
+    X(session_type) X(interface_type) X(store_type) X(store_error) X(conflict_error)              \
+    X(config_error) X(threading) X(context_var) X(timedelta_type) X(request_type)                 \
+    X(response_type) X(headers_type) X(dump_cookie) X(cookie_key) X(vary_key) X(set_cookie_key)   \
+    X(dict_update) X(dict_pop) X(dict_popitem) X(dict_setdefault) X(dict_clear) X(dict_keys)      \
+    X(dict_values) X(dict_items) X(dict_reversed) X(dict_getitem) X(not_loaded)
 /* clang-format on */
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg)

@@ -939,7 +939,7 @@ int cx_session_add(PyObject *module, cx_state *state)
         {&state->dict_popitem, "popitem"},       {&state->dict_setdefault, "setdefault"},
         {&state->dict_clear, "clear"},           {&state->dict_keys, "keys"},
         {&state->dict_values, "values"},         {&state->dict_items, "items"},
-        {&state->dict_reversed, "__reversed__"},
+        {&state->dict_reversed, "__reversed__"}, {&state->dict_getitem, "__getitem__"},
     };
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
         *methods[i].slot = PyObject_GetAttrString((PyObject *)&PyDict_Type, methods[i].name);

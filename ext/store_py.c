@@ -421,12 +421,12 @@ int cx_store_py_new(cx_state *state, PyObject *adapter, cession_store **ret_stor
 {
     static const char *const required[] = {"load", "create", "replace", "touch", "remove"};
     for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
-        PyObject *method = PyObject_GetAttrString(adapter, required[i]);
-        bool callable = method && PyCallable_Check(method);
-        Py_XDECREF(method);
-        if (!method && !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyObject *method;
+        if (cx_get_optional_string(adapter, required[i], &method) < 0) {
             return -1;
         }
+        bool callable = method && PyCallable_Check(method);
+        Py_XDECREF(method);
         if (!callable) {
             PyErr_Format(PyExc_TypeError, "a store needs the method %s(); %s has none", required[i],
                          Py_TYPE(adapter)->tp_name);

@@ -79,7 +79,7 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"{name:<{width}}  {reason}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def not_run() -> Callable[[str], NoReturn]:
     """not_run(reason): this test cannot be run here."""
     return _not_run

@@ -1,8 +1,7 @@
 /* A module for tests: lets CPython's allocators, and those of an extension's C library, fail at
  * will. */
 #define PY_SSIZE_T_CLEAN
-#define _GNU_SOURCE
-#include <Python.h>
+#include <Python.h> /* defines _GNU_SOURCE, which dl_iterate_phdr() needs */
 #include <link.h>
 #include <string.h>
 
