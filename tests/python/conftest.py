@@ -22,7 +22,7 @@ import pytest
 from tests import long_run_wanted
 from tests.rows import ROWS, Row, parameters
 from tests.services import RedisService, Service, Services, Unavailable, venvs
-from tests.services.base import clean_environment
+from tests.services.base import ServiceType, clean_environment
 from tests.services.base import free_port as find_free_port
 from tests.services.proxy import CountingProxy
 from tests.services.web import Browser, FlaskRun, Gunicorn, WebServer
@@ -127,9 +127,26 @@ def pytest_unconfigure() -> None:
         _offered.pop().close()
 
 
+class ServicesOrNotRun(Services):
+    """Where a server cannot be had, the test that asks for it says NOT RUN and why."""
+
+    def start(self, kind: type[ServiceType]) -> ServiceType:
+        try:
+            return super().start(kind)
+        except Unavailable as reason:
+            _not_run(reason)
+
+    def own(self, service_type: Callable[[Path], ServiceType]) -> ServiceType:
+        try:
+            return super().own(service_type)
+        except Unavailable as reason:
+            _not_run(reason)
+
+
 @pytest.fixture(scope="session")
 def services() -> Iterator[Services]:
-    running = Services.private()
+    """start(kind): a server that all tests share. own(kind): one of this test alone."""
+    running = ServicesOrNotRun.private()
     yield running
     running.close()
 
@@ -140,10 +157,7 @@ def redis_server(services: Services) -> RedisService:
 
     Use keys of your own; for counting, stopping or flushing take `redis_private`.
     """
-    try:
-        return services.start(RedisService)
-    except Unavailable as reason:
-        _not_run(reason)
+    return services.start(RedisService)
 
 
 class OwnServers:
@@ -171,10 +185,7 @@ def start_row(services: Services) -> Callable[..., Row]:
     own_servers: Any = OwnServers(services)
 
     def start(name: str, own: bool = False) -> Row:
-        try:
-            return ROWS[name](own_servers if own else services, own)
-        except Unavailable as reason:
-            _not_run(reason)
+        return ROWS[name](own_servers if own else services, own)
 
     return start
 
@@ -193,10 +204,7 @@ def redis_private(services: Services) -> Iterator[Callable[..., RedisService]]:
 
     def make(**settings: str) -> RedisService:
         lines = {name.replace("_", "-"): value for name, value in settings.items()}
-        try:
-            server = services.own(lambda folder: RedisService(folder, lines))
-        except Unavailable as reason:
-            _not_run(reason)
+        server = services.own(lambda folder: RedisService(folder, lines))
         made.append(server)
         return server
 

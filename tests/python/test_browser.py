@@ -12,7 +12,7 @@ from flask_session import Session, SessionConfigError, config
 from flask_session.memory import MemorySessionInterface
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from tests.services import ChromiumService, Unavailable
+from tests.services import ChromiumService
 from tests.services.chromium import certificate
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -20,10 +20,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def chromium(services, tmp_path_factory):
-    try:
-        return services.start(ChromiumService), certificate(tmp_path_factory.mktemp("tls"))
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    return services.start(ChromiumService), certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from flask_session import Session, SessionConfigError, SessionStoreError, _core
 from flask_session.cachelib import CacheLibSession, CacheLibSessionInterface, CacheLibStore
 from flask_session.contract import Adapter
 
+from tests.python.apps.views import add_views
+
 cachelib = pytest.importorskip("cachelib")
 
 pytestmark = pytest.mark.filterwarnings("ignore:cachelib loads")
@@ -25,26 +27,7 @@ def make_app(cache, **settings):
     app.testing = True
     Session(app)
 
-    @app.get("/set/<value>")
-    def put(value):
-        flask.session["value"] = value
-        return "set"
-
-    @app.get("/get")
-    def get():
-        return str(flask.session.get("value"))
-
-    @app.get("/clear")
-    def clear():
-        flask.session.clear()
-        return "cleared"
-
-    @app.get("/regenerate")
-    def regenerate():
-        flask.session.regenerate()
-        return "new"
-
-    return app
+    return add_views(app)
 
 
 def sid_of(client):

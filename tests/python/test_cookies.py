@@ -10,6 +10,8 @@ from flask_session import Session, SessionConfigError
 from flask_session.memory import MemorySessionInterface
 from itsdangerous import Signer
 
+from tests.python.apps.views import add_views
+
 SALT = {"salt": "flask-session", "key_derivation": "hmac"}
 #: So many characters has an id.
 PLAIN = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -21,24 +23,6 @@ def make_app(**settings):
     app.testing = True
     Session(app)
     return add_views(app)
-
-
-def add_views(app):
-    @app.get("/set/<value>")
-    def put(value):
-        flask.session["value"] = value
-        return "set"
-
-    @app.get("/get")
-    def get():
-        return str(flask.session.get("value"))
-
-    @app.get("/clear")
-    def clear():
-        flask.session.clear()
-        return "cleared"
-
-    return app
 
 
 def ask(app, path, cookie=None, name="session"):
@@ -277,11 +261,6 @@ def test_signed_anew_without_refresh(site):
 def test_not_signed_anew_where_the_session_is_not_used(site):
     cookie = login(site.app(SECRET_KEY="old", SESSION_USE_SIGNER=True))
     app = site.app(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["old"], SESSION_USE_SIGNER=True)
-
-    @app.get("/untouched")
-    def untouched():
-        return "hello"
-
     assert ask(app, "/untouched", cookie) == ("hello", None, None)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.services import RedisService, Unavailable
+from tests.services import RedisService
 from tests.services.visitor import Visitor
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -89,10 +89,7 @@ class InSqlite(Served):
 @pytest.fixture(scope="module")
 def redis_of_documents(services):
     redis = pytest.importorskip("redis")
-    try:
-        server = services.own(RedisService)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    server = services.own(RedisService)
     with redis.Redis.from_url(server.url) as client:
         yield server, client
 

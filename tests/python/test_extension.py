@@ -13,6 +13,8 @@ from flask_session import Extension, NullSessionInterface, Session, _core
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.memory import MemorySessionInterface
 
+from tests.python.apps.views import add_views
+
 
 def make_app(**settings):
     app = flask.Flask(__name__)
@@ -20,24 +22,6 @@ def make_app(**settings):
     app.config.update(settings)
     Session(app)
     return add_views(app)
-
-
-def add_views(app):
-    @app.get("/set/<value>")
-    def put(value):
-        flask.session["value"] = value
-        return "set"
-
-    @app.get("/get")
-    def get():
-        return str(flask.session.get("value"))
-
-    @app.get("/clear")
-    def clear():
-        flask.session.clear()
-        return "cleared"
-
-    return app
 
 
 # ---- the extension ------------------------------------------------------------------------------
@@ -299,12 +283,6 @@ def test_interface_of_three_methods_regenerates():
     app = flask.Flask(__name__)
     app.session_interface = interface = ThreeMethods(app)
     client = add_views(app).test_client()
-
-    @app.get("/regenerate")
-    def regenerate():
-        flask.current_app.session_interface.regenerate(flask.session)
-        return "new"
-
     client.get("/set/1")
     before = client.get_cookie("session").value
     client.get("/regenerate")

@@ -22,7 +22,8 @@ import pytest
 from flask_session import Session, SessionConfigError, SessionStoreError
 from flask_session.filesystem import FileSystemSession, FileSystemSessionInterface
 
-from tests.python.apps import files as files_app
+from tests.python import apps
+from tests.python.apps.views import add_views
 
 
 def make_app(folder=None, **settings):
@@ -32,7 +33,7 @@ def make_app(folder=None, **settings):
         app.config["SESSION_FILE_DIR"] = str(folder)
     app.testing = True
     Session(app)
-    return files_app.add_views(app)
+    return add_views(app)
 
 
 def session_files(folder):
@@ -113,7 +114,7 @@ def by_url(url, **settings):
     app.config.update(SESSION_URL=url, **settings)
     app.testing = True
     Session(app)
-    return files_app.add_views(app)
+    return add_views(app)
 
 
 @pytest.mark.parametrize("query", ["", "?threshold=7", "?sync=data&mode=0640"])
@@ -442,7 +443,7 @@ def test_unprivileged():
     """Modes, owners and a full disk, as a user for whom they count."""
     # not below pytest's folder, which nobody else may enter
     folder = Path(tempfile.mkdtemp(prefix="cession-files-"))
-    script = Path(files_app.__file__)
+    script = Path(apps.__path__[0]) / "files.py"
     try:
         done = subprocess.run(
             [sys.executable, str(script), str(folder)],

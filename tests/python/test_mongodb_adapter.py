@@ -14,7 +14,7 @@ from flask_session import Session, SessionConfigError, SessionStoreError, _core
 from flask_session.mongodb import MongoDBSessionInterface, MongoDBStore
 
 from tests.rows import new_prefix
-from tests.services import FerretDBService, MongoDBService, Unavailable
+from tests.services import FerretDBService, MongoDBService
 
 pymongo = pytest.importorskip("pymongo")
 monitoring = pytest.importorskip("pymongo.monitoring")
@@ -26,10 +26,7 @@ HOUR = 3_600_000
 
 @pytest.fixture(scope="module")
 def url(services):
-    try:
-        return services.start(MongoDBService).url
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    return services.start(MongoDBService).url
 
 
 class Sent(monitoring.CommandListener):
@@ -304,12 +301,9 @@ def test_a_dead_server_is_no_refusal(free_port):
 @pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_ferretdb(services, not_run, caplog):
+def test_ferretdb(services, caplog):
     """A server of another make; it refuses a TTL index."""
-    try:
-        url = services.start(FerretDBService).url
-    except Unavailable as reason:
-        not_run(reason)
+    url = services.start(FerretDBService).url
     with pymongo.MongoClient(url, timeoutMS=10_000) as client:
         store = _core.Store.wrap(MongoDBStore(lambda: client, "db", "sessions"))
         assert store.create("k", b"one", HOUR) is True
@@ -330,11 +324,8 @@ def test_ferretdb(services, not_run, caplog):
 
 
 @pytest.mark.server
-def test_the_server_deletes_what_has_expired(services, not_run):
-    try:
-        server = services.own(lambda folder: MongoDBService(folder, ttl_seconds=0.2))
-    except Unavailable as reason:
-        not_run(reason)
+def test_the_server_deletes_what_has_expired(services):
+    server = services.own(lambda folder: MongoDBService(folder, ttl_seconds=0.2))
     try:
         with pymongo.MongoClient(server.url, timeoutMS=5000) as client:
             store = _core.Store.wrap(MongoDBStore(lambda: client, "db", "sessions"))

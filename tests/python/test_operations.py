@@ -14,7 +14,7 @@ from flask import session
 from flask_session import _core
 
 from tests.python.apps.counted import DAY, UNTOUCHED, Site, cookies_of
-from tests.services import RedisService, Unavailable
+from tests.services import RedisService
 
 # What the redis server counts for each operation: the call, and what its script does.
 COMMANDS = {
@@ -64,10 +64,7 @@ class RedisSite(Site):
 @pytest.fixture(scope="module")
 def redis_counted(services):
     """A server that nobody else speaks to."""
-    try:
-        return services.own(RedisService)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    return services.own(RedisService)
 
 
 @pytest.fixture(

@@ -25,6 +25,8 @@ from flask_session.redis import RedisSessionInterface
 from flask_session.sqlalchemy import SqlAlchemySessionInterface
 from flask_session.sqlite import SqliteSessionInterface
 
+from tests.python.apps.views import add_views
+
 pytestmark = pytest.mark.filterwarnings("ignore:cachelib loads")
 
 
@@ -98,30 +100,7 @@ def make_app(interface):
     app.secret_key = "secret"
     app.session_interface = interface
 
-    @app.get("/set/<value>")
-    def put(value):
-        flask.session["value"] = value
-        return "set"
-
-    @app.get("/get")
-    def get():
-        return str(flask.session.get("value"))
-
-    @app.get("/clear")
-    def clear():
-        flask.session.clear()
-        return "cleared"
-
-    @app.get("/regenerate")
-    def regenerate():
-        flask.current_app.session_interface.regenerate(flask.session)
-        return "new"
-
-    @app.get("/untouched")
-    def untouched():
-        return "hello"
-
-    return app
+    return add_views(app)
 
 
 def visit(app):

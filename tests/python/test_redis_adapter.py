@@ -11,6 +11,7 @@ import pytest
 from flask_session import Session, SessionStoreError, _core
 from flask_session.redis import RedisSession, RedisSessionInterface, RedisStore
 
+from tests.python.apps.views import add_views
 from tests.rows import configuration
 
 redis = pytest.importorskip("redis")
@@ -163,16 +164,7 @@ def quickstart(**settings):
     app.config.update({"SESSION_TYPE": "redis", **settings})
     Session(app)
 
-    @app.get("/set/<value>")
-    def put(value):
-        flask.session["value"] = value
-        return "set"
-
-    @app.get("/get")
-    def get():
-        return str(flask.session.get("value"))
-
-    return app
+    return add_views(app)
 
 
 @pytest.mark.parametrize("kind", ["url", "acl_url", "unix_url"])

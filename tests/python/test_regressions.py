@@ -20,6 +20,8 @@ from flask_session import _core
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.memory import MemorySessionInterface
 
+from tests.python.apps.views import add_views
+
 
 def run_alone(code):
     done = subprocess.run(
@@ -45,16 +47,7 @@ def make_app(interface_class=MemorySessionInterface, **config):
     app.config.update(config)
     app.session_interface = interface_class(app)
 
-    @app.get("/set/<value>")
-    def put(value):
-        flask.session["value"] = value
-        return "set"
-
-    @app.get("/get")
-    def get():
-        return str(flask.session.get("value"))
-
-    return app
+    return add_views(app)
 
 
 class Records:

@@ -21,7 +21,7 @@ import pymysql
 import pytest
 import redis as redis_py
 
-from tests.services import MariadbService, PostgresService, RedisService, Services, Unavailable
+from tests.services import MariadbService, PostgresService, RedisService, Services
 from tests.services.base import process_start, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,10 +138,7 @@ def test_proxy_url_keeps_everything_but_the_address(shouter, counting_proxy):
 
 @pytest.fixture(scope="module")
 def postgres_private(services):
-    try:
-        server = services.own(PostgresService)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    server = services.own(PostgresService)
     yield server
     server.end()
 
@@ -190,10 +187,7 @@ def test_paused_postgres_does_not_answer_on_open_connections(postgres_private):
 
 @pytest.mark.server
 def test_mariadb_with_tls_and_its_data_through_a_kill(services):
-    try:
-        server = services.own(MariadbService)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    server = services.own(MariadbService)
 
     def ask(statement: str, password: str = "sessions-secret", **more: Any) -> Any:
         settings = {"user": "app", "password": password, "database": "sessions", **more}

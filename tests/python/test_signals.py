@@ -10,6 +10,8 @@ import pytest
 from flask_session import Session
 from flask_session.signals import Events
 
+from tests.python.apps.views import add_views
+
 NAMES = sorted(Events.signals)
 
 
@@ -19,28 +21,7 @@ def app():
     app.config["SESSION_TYPE"] = "memory"
     Session(app)
 
-    @app.get("/set/<value>")
-    def put(value):
-        flask.session["value"] = value
-        return "set"
-
-    @app.get("/get")
-    def get():
-        return str(flask.session.get("value"))
-
-    @app.get("/clear")
-    def clear():
-        flask.session.clear()
-        return "cleared"
-
-    @app.get("/regenerate")
-    def regenerate():
-        flask.session.regenerate()
-        return "new"
-
-    @app.get("/untouched")
-    def untouched():
-        return "hello"
+    add_views(app)
 
     @app.get("/cached")
     def cached():

@@ -55,8 +55,7 @@ class Row(ABC):
     configures its application for the same store."""
 
     def __init__(self, services: Services, own: bool = False) -> None:
-        """Start the server, or one of this row's own (to be stopped, paused, counted); may raise
-        Unavailable."""
+        """Start the server, or one of this row's own (to be stopped, paused, counted)."""
         self.server = services.own(self.service) if own else services.start(self.service)
         self.where = self.reach()
 

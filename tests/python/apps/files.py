@@ -1,50 +1,23 @@
-"""A few views on the file store; run as a program it becomes `nobody` and tries what modes and a
-full disk do. files.py FOLDER prints what happened as JSON.
+"""The file store as `nobody`: what modes and a full disk do. files.py FOLDER prints what happened
+as JSON.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import pwd
+import resource
+import signal
+import sys
+from pathlib import Path
+
 import flask
-
-
-def add_views(app):
-    @app.get("/set/<value>")
-    def put(value):
-        flask.session["value"] = value
-        return "set"
-
-    @app.get("/get")
-    def get():
-        return str(flask.session.get("value"))
-
-    @app.get("/clear")
-    def clear():
-        flask.session.clear()
-        return "cleared"
-
-    @app.get("/regenerate")
-    def regenerate():
-        flask.session.regenerate()
-        return "new"
-
-    @app.get("/untouched")
-    def untouched():
-        return "hello"
-
-    return app
+from flask_session import Session
+from views import add_views
 
 
 def main():
-    import json
-    import os
-    import pwd
-    import resource
-    import signal
-    import sys
-    from pathlib import Path
-
-    from flask_session import Session
-
     folder = Path(sys.argv[1])
     place = folder / "sessions"
 
