@@ -95,6 +95,13 @@ def from_utc(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
+def expiry(ttl_ms: int, fractions: bool) -> datetime:
+    """When what is stored now expires, for a column of date and time: rounded up where that has no
+    fractions of a second and would cut or round them by itself."""
+    until = now_ms() + ttl_ms
+    return to_utc(until if fractions else -(-until // 1000) * 1000)
+
+
 def whole_seconds(ttl_ms: int) -> int:
     """The lifetime for a store that counts whole seconds, some from the start of the current
     one: never shorter than what was asked for."""

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 from . import _core, config
 from .base import ServerSideSession, ServerSideSessionInterface
 from .defaults import Defaults
-from .legacy import bind
+from .legacy import COMMON, ORDER, bind
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -91,13 +91,12 @@ class FileSystemSessionInterface(ServerSideSessionInterface):
     ) -> None: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        common = ("key_prefix", "use_signer", "permanent")
         places = ("cache_dir", "threshold", "mode")
         if args and isinstance(args[0], str | os.PathLike):
-            bind(type(self), (*places, *common), args, kwargs)
+            bind(type(self), (*places, *COMMON), args, kwargs)
         else:
-            names = ("app", *common, "sid_length", "serialization_format", *places)
-            bind(type(self), names, args, kwargs)
+            names = [name for name in ORDER if name != "client"]
+            bind(type(self), [*names, *places], args, kwargs)
         place = kwargs.pop("cache_dir", None)
         options = {}
         for name, shown in (("threshold", "{}"), ("mode", "{:04o}")):

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from .contract import Stored
 
 
+#: Arguments that every interface has, and the order of Flask-Session's positional ones, which a
+#: backend's own follow.
+COMMON = ("key_prefix", "use_signer", "permanent")
+ORDER = ("app", "client", *COMMON, "sid_length", "serialization_format")
+
+
 def bind(cls: type, names: Sequence[str], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
     """Put positional arguments into kwargs under these names."""
     if len(args) > len(names):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from . import _core, clients, config
 from .base import ServerSideSession, ServerSideSessionInterface
 from .defaults import Defaults
-from .legacy import bind, in_flask_session2_order
+from .legacy import COMMON, ORDER, bind, in_flask_session2_order
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -267,12 +267,11 @@ class MongoDBSessionInterface(ServerSideSessionInterface):
     ) -> None: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        common, names = ("key_prefix", "use_signer", "permanent"), ("db", "collection")
+        names = ("db", "collection")
         if in_flask_session2_order(args, _SCHEMES):
-            bind(type(self), ("client", *names, *common, "tz_aware"), args, kwargs)
+            bind(type(self), ("client", *names, *COMMON, "tz_aware"), args, kwargs)
         else:
-            order = ("app", "client", *common, "sid_length", "serialization_format", *names)
-            bind(type(self), order, args, kwargs)
+            bind(type(self), (*ORDER, *names), args, kwargs)
         app, client = kwargs.get("app"), kwargs.pop("client", None)
         tz_aware = config.check("SESSION_MONGODB_TZ_AWARE", kwargs.pop("tz_aware", False))
         self._names = tuple(

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, overload
 
 import flask
@@ -16,7 +16,7 @@ import flask
 from . import _core, clients, config
 from .base import ServerSideSession, ServerSideSessionInterface
 from .defaults import Defaults
-from .legacy import bind
+from .legacy import COMMON, ORDER, bind
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -195,13 +195,7 @@ class PeeweeStore:
         return self._model.expiry.is_null() | (self._model.expiry > _now())
 
     def _expiry(self, ttl_ms: int) -> datetime:
-        try:
-            expiry = _now() + timedelta(milliseconds=ttl_ms)
-            if self._kind() == "mysql" and expiry.microsecond:  # which keeps whole seconds
-                expiry = expiry.replace(microsecond=0) + timedelta(seconds=1)
-        except OverflowError:
-            return datetime.max.replace(microsecond=0)
-        return expiry
+        return clients.expiry(ttl_ms, fractions=self._kind() != "mysql")
 
     def _stored(self, data: Any, expiry: Any) -> Stored:
         expiry = self._model.expiry.python_value(expiry)
@@ -310,7 +304,7 @@ class PeeweeStore:
 
 
 def _now() -> datetime:
-    return datetime.now(timezone.utc).replace(tzinfo=None)
+    return clients.to_utc(clients.now_ms())
 
 
 def _kind(database: Any) -> str:
@@ -446,12 +440,10 @@ class PeeweeSessionInterface(ServerSideSessionInterface):
     ) -> None: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        common = ("key_prefix", "use_signer", "permanent")
         if _is_flask_session2(args):
-            bind(type(self), ("db", "db_config", "db_type", "table", *common), args, kwargs)
+            bind(type(self), ("db", "db_config", "db_type", "table", *COMMON), args, kwargs)
         else:
-            names = ("app", "client", *common, "sid_length", "serialization_format")
-            bind(type(self), (*names, "table", "cleanup_n_requests"), args, kwargs)
+            bind(type(self), (*ORDER, "table", "cleanup_n_requests"), args, kwargs)
         app = kwargs.get("app")
         second = kwargs.pop("db", None)
         client = kwargs.pop("client", None)

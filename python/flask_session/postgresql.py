@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 from . import _core, clients, config
 from .base import ServerSideSession, ServerSideSessionInterface
 from .defaults import Defaults
-from .legacy import bind
+from .legacy import ORDER, bind
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -381,9 +381,8 @@ class PostgreSqlSessionInterface(ServerSideSessionInterface):
     def __init__(self, app: Flask | None = None, *, client: Any, **common: Any) -> None: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        names = ("app", "pool", "key_prefix", "use_signer", "permanent", "sid_length")
-        more = ("serialization_format", "table", "schema", "cleanup_n_requests")
-        bind(type(self), names + more, args, kwargs)
+        names = ["pool" if name == "client" else name for name in ORDER]
+        bind(type(self), [*names, "table", "schema", "cleanup_n_requests"], args, kwargs)
         app = kwargs.get("app")
         pool = kwargs.pop("pool", None)
         client = kwargs.pop("client", None)

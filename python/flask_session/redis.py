@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from . import _core, clients, config
 from .base import ServerSideSession, ServerSideSessionInterface
-from .legacy import bind, in_flask_session2_order
+from .legacy import COMMON, ORDER, bind, in_flask_session2_order
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -245,13 +245,11 @@ class RedisSessionInterface(ServerSideSessionInterface):
     ) -> None: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        common = ("key_prefix", "use_signer", "permanent")
         if "redis" in kwargs or in_flask_session2_order(args, _SCHEMES):
-            bind(type(self), ("redis", *common), args, kwargs)
+            bind(type(self), ("redis", *COMMON), args, kwargs)
             kwargs["client"] = kwargs.pop("redis")
         else:
-            names = ("app", "client", *common, "sid_length", "serialization_format")
-            bind(type(self), (*names, "cleanup_n_requests"), args, kwargs)
+            bind(type(self), (*ORDER, "cleanup_n_requests"), args, kwargs)
         app, client = kwargs.get("app"), kwargs.pop("client", None)
         if client is None or isinstance(client, str):
             self.client = _own_client(client, config.read(app, "SESSION_STORE_TIMEOUT"))

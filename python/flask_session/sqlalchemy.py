@@ -12,7 +12,7 @@ import flask
 from . import _core, clients, config
 from .base import ServerSideSession, ServerSideSessionInterface
 from .defaults import Defaults
-from .legacy import bind
+from .legacy import COMMON, ORDER, bind
 from .sqltable import SqlAlchemyStore, make_table
 
 if TYPE_CHECKING:
@@ -135,17 +135,15 @@ class SqlAlchemySessionInterface(ServerSideSessionInterface):
     ) -> None: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        common = ("key_prefix", "use_signer", "permanent")
         if _is_flask_session2(args, kwargs):
             bind(
-                type(self), ("app", "db", "table", *common, "sequence", "autodelete"), args, kwargs
+                type(self), ("app", "db", "table", *COMMON, "sequence", "autodelete"), args, kwargs
             )
             kwargs["client"] = kwargs.pop("db", None)
             self._autodelete = config.check("SESSION_AUTODELETE", kwargs.pop("autodelete", False))
         else:
-            names = ("app", "client", *common, "sid_length", "serialization_format", "table")
-            more = ("sequence", "schema", "bind_key", "cleanup_n_requests")
-            bind(type(self), (*names, *more), args, kwargs)
+            more = ("table", "sequence", "schema", "bind_key", "cleanup_n_requests")
+            bind(type(self), (*ORDER, *more), args, kwargs)
         self._configure_table(kwargs)
         super().__init__(**kwargs)
 

@@ -205,10 +205,7 @@ class SqlAlchemyStore:
         return {"key": key, "now": now, "raw": key.encode(), **more}
 
     def _until(self, ttl_ms: int) -> Any:
-        """When it expires; a column without fractions would cut or round them by itself."""
-        until = clients.now_ms() + ttl_ms
-        exact = self._dialect.name in _FRACTIONS
-        return clients.to_utc(until if exact else -(-until // 1000) * 1000)
+        return clients.expiry(ttl_ms, self._dialect.name in _FRACTIONS)
 
     def _current(self, connection: Any, parameters: dict[str, Any]) -> Stored | None:
         row = connection.execute(self._statements.load, parameters).first()
