@@ -13,7 +13,6 @@ import gc
 import json
 import math
 import mmap
-import os
 import pickle
 import random
 import struct
@@ -32,8 +31,10 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from tests import examples
+
 FORMATS = ("msgpack", "json")
-EXAMPLES = 1000 if os.environ.get("CESSION_LONG", "") not in {"", "0"} else 100
+EXAMPLES = examples(100, 1000)
 ENCODE = {"msgpack": _core.encode, "json": _core.encode_json}
 META = "__cession__"
 TOMBSTONE = {

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from tests import examples
 from tests.python.apps import legacy
 
 FORMATS = ("msgpack", "json")
@@ -150,12 +151,12 @@ def same(left, right):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_anything_comes_back(tmp_path_factory, long_run, format):
+def test_anything_comes_back(tmp_path_factory, format):
     folder = tmp_path_factory.mktemp("formats")
     apps = [make_app(folder / "s.sqlite3", name) for name in (format, *FORMATS)]
 
     @settings(
-        max_examples=2000 if long_run else 150,
+        max_examples=examples(150, 2000),
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

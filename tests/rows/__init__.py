@@ -39,16 +39,17 @@ ROWS: dict[str, type[Row]] = {
 }
 
 
-def parameters(chosen: Callable[[type[Row]], bool] = lambda row: True) -> list[Any]:
-    """The names of rows, as parameters of a test. To the C code one client is as good as another:
-    all but the first row are marked `client`."""
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    """The marks of a test of this row. To the C code one client is as good as another: all but the
+    first row are marked `client`."""
     first = next(iter(ROWS))
+    return [*ROWS[name].marks, *([] if name == first else [pytest.mark.client])]
+
+
+def parameters(chosen: Callable[[type[Row]], bool] = lambda row: True) -> list[Any]:
+    """The names of rows, as parameters of a test."""
     return [
-        pytest.param(
-            name, id=name, marks=[*row.marks, *([] if name == first else [pytest.mark.client])]
-        )
-        for name, row in ROWS.items()
-        if chosen(row)
+        pytest.param(name, id=name, marks=marks(name)) for name, row in ROWS.items() if chosen(row)
     ]
 
 
@@ -59,6 +60,7 @@ __all__ = [
     "Settings",
     "Where",
     "configuration",
+    "marks",
     "new_prefix",
     "parameters",
     "with_timeout",
