@@ -259,6 +259,42 @@ CESSION_API int cession_store_fault(cession_store *inner, cession_fault_fn *plan
 CESSION_API int cession_store_breaker(cession_store *inner, unsigned failures, int64_t retry_ms,
                                       cession_store **ret_store, cession_error *err);
 
+/* Changes the store of a live site: a record that `fresh` does not have is looked
+ * up once in `old` and moved, with what it has left to live. Owns both stores on
+ * success. docs/design.md, "Moving", has the protocol and its races.
+ *
+ * - A load that finds its record in fresh asks nothing else; one that does not
+ *   reads old once.
+ * - remove acts on both, and leaves a mark in fresh for tombstone_ms, so that a
+ *   move under way cannot bring the record back. That costs a load more.
+ * - create looks into fresh only. scan, purge and maintain see fresh only.
+ * - Processes that do not move yet should `follow`, so that they find what others
+ *   have moved. There must not be movers in both directions at the same time.
+ * - Where one of the stores is not CESSION_CAP_ATOMIC a change that another
+ *   process makes in old during the move is lost. */
+typedef struct cession_migrate_config {
+    int64_t lifetime_ms;  /* > 0; of a record whose expiry old cannot tell */
+    int64_t tombstone_ms; /* 0: 60,000 */
+    /* Copied. Not empty: only keys that begin with it are looked up in old, and
+     * what was removed under such a key is not created again for tombstone_ms. */
+    cession_span only;
+    /* Moves nothing: works in old, and in fresh on what others have moved there. */
+    bool follow;
+} cession_migrate_config;
+CESSION_API int cession_store_migrate(cession_store *fresh, cession_store *old,
+                                      const cession_migrate_config *config,
+                                      cession_store **ret_store, cession_error *err);
+typedef struct cession_migrate_counts {
+    uint64_t moved;   /* records, by this store */
+    uint64_t missed;  /* loads of what old did not have either */
+    uint64_t refused; /* moves given up: the record was removed meanwhile */
+    uint64_t carried; /* changes made in old during a move */
+} cession_migrate_counts;
+/* store must come from cession_store_migrate, else E_INVALID. Any thread. */
+CESSION_API int cession_store_migrate_counts(const cession_store *store,
+                                             cession_migrate_counts *ret_counts,
+                                             cession_error *err);
+
 #ifdef __cplusplus
 }
 #endif
