@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
 OWNED_HEADERS: dict[str, tuple[str, ...]] = {
     "Python.h": ("ext/", "tests/python/"),
     "sqlite3.h": ("src/drivers/sqlite", "tests/"),
+    "hiredis/": ("src/drivers/redis_reply",),
     "openssl/": ("src/base/", "src/session/", "src/drivers/", "ext/", "tests/"),
     "syslog.h": (),
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install what the build and the tests need from the system (Debian), or say what to install.
 #
-#   tools/deps.sh          compiler, Python, SQLite and OpenSSL headers, redis-server
+#   tools/deps.sh          compiler, Python, SQLite, OpenSSL and hiredis headers, redis-server
 #   tools/deps.sh fuzz     the same and clang with libFuzzer
 #   tools/deps.sh matrix   the same and what client libraries need that pip must compile
 #
@@ -28,6 +28,7 @@ find_missing() {
     have pkg-config || missing+=(pkg-config)
     pkg-config --exists sqlite3 2>/dev/null || missing+=(libsqlite3-dev)
     pkg-config --exists libcrypto 2>/dev/null || missing+=(libssl-dev)
+    pkg-config --exists hiredis 2>/dev/null || missing+=(libhiredis-dev)
     have redis-server || missing+=(redis-server)
     if ! have "$python"; then
         missing+=(python3 python3-dev python3-venv)

@@ -6,6 +6,7 @@
  *     sqlite:relative/path          sqlite:/absolute/path
  *     sqlite:///absolute/path?synchronous=full&max_handles=4
  *     filesystem:///absolute/directory?threshold=1000
+ *     redis://user:password@host:6379/0 and others (redis_settings.h)
  *
  * Path, option names and values are percent-decoded; a plus sign is a plus
  * sign. Texts of errors never repeat the URL: it may hold a password. */
@@ -14,23 +15,51 @@
 #include <strings.h>
 
 #include "base/alloc.h"
+#include "drivers/url.h"
+#ifdef CES_WITH_REDIS
+#include "drivers/redis_settings.h"
+#endif
 #include "base/banned.h"
 
-#define URL_MAX 8192u
-#define URL_OPTIONS_MAX 32u
+/* What follows "scheme:" as options. */
+typedef int url_fn(const char *scheme, const char *rest, ces_url_options *options,
+                   cession_error *err);
 
 typedef struct registered {
     const cession_store_ops *ops;
     const char *path_option; /* what the path of a URL is called; NULL: it has none */
+    url_fn *read_url;        /* NULL: its URLs are a path and options */
+    const char *schemes;     /* besides its name, each between colons */
 } registered;
+
+#define REDIS_SCHEMES ":rediss:valkey:valkeys:unix:redis+unix:"
 
 static const registered drivers[] = {
     {.ops = &ces_driver_memory},
     {.ops = &ces_driver_sqlite, .path_option = "path"},
     {.ops = &ces_driver_filesystem, .path_option = "path"},
+#ifdef CES_WITH_REDIS
+    {.ops = &ces_driver_redis, .read_url = ces_redis_url, .schemes = REDIS_SCHEMES},
+#endif
 };
 #define DRIVER_COUNT (sizeof drivers / sizeof drivers[0])
+#ifdef CES_WITH_REDIS
+#define KNOWN_NAMES "memory, sqlite, filesystem, redis"
+#else
 #define KNOWN_NAMES "memory, sqlite, filesystem"
+#endif
+
+static bool is_one_of(const char *schemes, const char *name, size_t len)
+{
+    while (schemes != NULL && *schemes == ':' && schemes[1] != '\0') {
+        size_t known = strcspn(++schemes, ":");
+        if (known == len && strncasecmp(schemes, name, len) == 0) {
+            return true;
+        }
+        schemes += known;
+    }
+    return false;
+}
 
 static const registered *find(const char *name, size_t len)
 {
@@ -41,6 +70,15 @@ static const registered *find(const char *name, size_t len)
         }
     }
     return NULL;
+}
+
+static const registered *find_scheme(const char *name, size_t len)
+{
+    const registered *found = find(name, len);
+    for (size_t i = 0; found == NULL && i < DRIVER_COUNT; i++) {
+        found = is_one_of(drivers[i].schemes, name, len) ? &drivers[i] : NULL;
+    }
+    return found;
 }
 
 const cession_store_ops *ces_driver_find(const char *name)
@@ -68,8 +106,14 @@ static int open_with(const cession_store_ops *ops, const cession_option *options
     return ops->open(options, count, ret_store, err);
 }
 
-static int unknown_type(cession_error *err)
+static int unknown_type(const char *name, size_t len, cession_error *err)
 {
+    if (is_one_of(":redis" REDIS_SCHEMES, name, len)) {
+        return cession_fail(err, CESSION_E_UNSUPPORTED,
+                            "this library was built without its redis driver, which needs "
+                            "hiredis: install libhiredis-dev (hiredis-devel, hiredis) and build "
+                            "it again");
+    }
     return cession_fail(err, CESSION_E_UNSUPPORTED, "unknown type of store; known are: %s",
                         KNOWN_NAMES);
 }
@@ -81,56 +125,11 @@ int cession_store_open(const char *type, const cession_option *options, size_t c
         return cession_fail(err, CESSION_E_INVALID, NULL);
     }
     const cession_store_ops *ops = ces_driver_find(type);
-    return ops != NULL ? open_with(ops, options, count, ret_store, err) : unknown_type(err);
+    return ops != NULL ? open_with(ops, options, count, ret_store, err)
+                       : unknown_type(type, strlen(type), err);
 }
 
 /* ---- URLs ----------------------------------------------------------------- */
-
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    if (c >= 'a' && c <= 'f') {
-        return c - 'a' + 10;
-    }
-    if (c >= 'A' && c <= 'F') {
-        return c - 'A' + 10;
-    }
-    return -1;
-}
-
-/* Decode [text, text+len) to *out and terminate it there; *out moves past the
- * terminator. The result is never longer than the source. */
-static int decode(const char *text, size_t len, char **out, const char **ret_text,
-                  cession_error *err)
-{
-    char *start = *out;
-    char *at = start;
-    for (size_t i = 0; i < len; i++) {
-        char c = text[i];
-        if (c == '%') {
-            int high = i + 1 < len ? hex_value(text[i + 1]) : -1;
-            int low = i + 2 < len ? hex_value(text[i + 2]) : -1;
-            if (high < 0 || low < 0) {
-                return cession_fail(err, CESSION_E_INVALID,
-                                    "a %% in the URL must be followed by two hexadecimal digits");
-            }
-            c = (char)(high * 16 + low);
-            i += 2;
-            if (c == '\0') {
-                return cession_fail(err, CESSION_E_INVALID, "the URL holds a NUL (%%00)");
-            }
-        } else if (c == '#') {
-            return cession_fail(err, CESSION_E_INVALID, "a # in the URL must be written as %%23");
-        }
-        *at++ = c;
-    }
-    *at++ = '\0';
-    *ret_text = start;
-    *out = at;
-    return CESSION_OK;
-}
 
 /* "//authority/path" without an authority, or just a path. */
 static int path_of(const char *rest, size_t len, const char **ret_path, size_t *ret_len,
@@ -150,43 +149,10 @@ static int path_of(const char *rest, size_t len, const char **ret_path, size_t *
     return CESSION_OK;
 }
 
-static int parse_query(const char *query, char **room, cession_option *options, size_t *count,
-                       cession_error *err)
+/* A URL that is a path and options. */
+static int path_url(const registered *driver, const char *rest, ces_url_options *options,
+                    cession_error *err)
 {
-    while (*query != '\0') {
-        size_t len = strcspn(query, "&");
-        const char *equals = memchr(query, '=', len);
-        if (equals == NULL || equals == query) {
-            return cession_fail(err, CESSION_E_INVALID,
-                                "what follows the ? of the URL must be name=value&name=value");
-        }
-        if (*count == URL_OPTIONS_MAX) {
-            return cession_fail(err, CESSION_E_LIMIT, "the URL has more than %u options",
-                                URL_OPTIONS_MAX);
-        }
-        cession_option *option = &options[*count];
-        size_t name_len = (size_t)(equals - query);
-        int rc = decode(query, name_len, room, &option->name, err);
-        if (rc == CESSION_OK) {
-            rc = decode(equals + 1, len - name_len - 1, room, &option->value, err);
-        }
-        if (rc != CESSION_OK) {
-            return rc;
-        }
-        ++*count;
-        query += len;
-        if (*query == '&') {
-            query++;
-        }
-    }
-    return CESSION_OK;
-}
-
-static int open_url_in(const registered *driver, const char *rest, char *room,
-                       cession_store **ret_store, cession_error *err)
-{
-    cession_option options[URL_OPTIONS_MAX];
-    size_t count = 0;
     size_t rest_len = strcspn(rest, "?");
     const char *path = NULL;
     size_t path_len = 0;
@@ -194,30 +160,22 @@ static int open_url_in(const registered *driver, const char *rest, char *room,
     if (rc != CESSION_OK) {
         return rc;
     }
-    if (driver->path_option != NULL) {
-        if (path_len == 0) {
-            return cession_fail(err, CESSION_E_INVALID,
-                                "the URL has no path; an absolute one is written as "
-                                "%s:///absolute/path, a relative one as %s:path",
-                                driver->ops->name, driver->ops->name);
-        }
-        options[count].name = driver->path_option;
-        rc = decode(path, path_len, &room, &options[count].value, err);
-        if (rc != CESSION_OK) {
-            return rc;
-        }
-        count++;
-    } else if (path_len != 0) {
+    if (driver->path_option == NULL && path_len != 0) {
         return cession_fail(err, CESSION_E_INVALID, "the URL of a %s store is just \"%s:\"",
                             driver->ops->name, driver->ops->name);
     }
-    if (rest[rest_len] == '?') {
-        rc = parse_query(rest + rest_len + 1, &room, options, &count, err);
-        if (rc != CESSION_OK) {
-            return rc;
-        }
+    if (driver->path_option != NULL && path_len == 0) {
+        return cession_fail(err, CESSION_E_INVALID,
+                            "the URL has no path; an absolute one is written as "
+                            "%s:///absolute/path, a relative one as %s:path",
+                            driver->ops->name, driver->ops->name);
     }
-    return open_with(driver->ops, options, count, ret_store, err);
+    if (driver->path_option != NULL) {
+        rc = ces_url_add(options, driver->path_option, path, path_len, err);
+    }
+    return rc == CESSION_OK && rest[rest_len] == '?'
+               ? ces_url_query(options, rest + rest_len + 1, err)
+               : rc;
 }
 
 int cession_store_open_url(const char *url, cession_store **ret_store, cession_error *err)
@@ -225,9 +183,9 @@ int cession_store_open_url(const char *url, cession_store **ret_store, cession_e
     if (url == NULL || ret_store == NULL) {
         return cession_fail(err, CESSION_E_INVALID, NULL);
     }
-    size_t len = strnlen(url, URL_MAX + 1);
-    if (len > URL_MAX) {
-        return cession_fail(err, CESSION_E_LIMIT, "the URL has more than %u bytes", URL_MAX);
+    size_t len = strnlen(url, CES_URL_MAX + 1);
+    if (len > CES_URL_MAX) {
+        return cession_fail(err, CESSION_E_LIMIT, "the URL has more than %u bytes", CES_URL_MAX);
     }
     const char *colon = memchr(url, ':', len);
     if (colon == NULL) {
@@ -235,17 +193,21 @@ int cession_store_open_url(const char *url, cession_store **ret_store, cession_e
                             "a URL starts with the type of the store and a colon; known are: %s",
                             KNOWN_NAMES);
     }
-    const registered *driver = find(url, (size_t)(colon - url));
+    size_t scheme_len = (size_t)(colon - url);
+    const registered *driver = find_scheme(url, scheme_len);
     if (driver == NULL) {
-        return unknown_type(err);
+        return unknown_type(url, scheme_len, err);
     }
-    /* Every piece loses at least the separator before it, whose place its
-     * terminator takes. */
     char *room = ces_alloc(len + 1);
     if (room == NULL) {
         return cession_fail(err, CESSION_E_NOMEM, NULL);
     }
-    int rc = open_url_in(driver, colon + 1, room, ret_store, err);
+    ces_url_options options = {.room = room};
+    int rc = driver->read_url != NULL ? driver->read_url(url, colon + 1, &options, err)
+                                      : path_url(driver, colon + 1, &options, err);
+    if (rc == CESSION_OK) {
+        rc = open_with(driver->ops, options.list, options.count, ret_store, err);
+    }
     ces_wipe(room, len + 1);
     ces_free(room);
     return rc;

@@ -12,6 +12,9 @@ typedef struct contract_subject {
     int64_t tick_ms;     /* how coarse its expiry is, at least 1 */
     unsigned changes;    /* per thread where threads compete, and how many keys; 0: 200 */
     int64_t deadline_ms; /* for one operation; 0: 20,000 */
+    /* The store tells how long a record still lives: the expiry that follows is
+     * late by as much as the answer took, at most this. */
+    int64_t late_ms;
 } contract_subject;
 
 void contract_run(const contract_subject *subject);

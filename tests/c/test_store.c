@@ -1013,7 +1013,7 @@ static void test_urls(void)
     check_url("memory", CESSION_E_INVALID, "memory, sqlite");
     check_url("", CESSION_E_INVALID, NULL);
     check_url(":", CESSION_E_UNSUPPORTED, NULL);
-    check_url("redis://:secret@host/0", CESSION_E_UNSUPPORTED, "memory, sqlite");
+    check_url("mongodb://:secret@host/0", CESSION_E_UNSUPPORTED, "memory, sqlite");
     check_url("sqlite:", CESSION_E_INVALID, "no path");
     check_url("sqlite://", CESSION_E_INVALID, "no path");
     check_url("sqlite://secret/path", CESSION_E_INVALID, "three slashes");

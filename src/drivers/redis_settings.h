@@ -1,0 +1,31 @@
+/* The options of a redis store, and its URLs. docs/backends/redis.md lists them. */
+#ifndef CES_DRIVERS_REDIS_SETTINGS_H
+#define CES_DRIVERS_REDIS_SETTINGS_H
+
+#include "drivers/redis_wire.h"
+#include "drivers/url.h"
+
+#define CES_REDIS_PLACES_MAX 32u
+#define CES_REDIS_CONNECTIONS_MAX 1024u
+
+/* Owns all of its strings. */
+typedef struct ces_redis_settings {
+    ces_redis_manner manner;
+    ces_redis_place places[CES_REDIS_PLACES_MAX]; /* one server: the first */
+    size_t place_count;
+    size_t max_connections;
+    char *scan_prefix; /* only keys that begin with this are listed; NULL: all */
+} ces_redis_settings;
+
+/* E_INVALID with a text that says what is accepted. */
+int ces_redis_settings_new(const cession_option *options, size_t count,
+                           ces_redis_settings **ret_settings, cession_error *err);
+void ces_redis_settings_free(ces_redis_settings *settings); /* NULL is fine */
+
+/* redis: rediss: valkey: valkeys: //[[user]:password@]host[:port][/db][?option=value...]
+ * unix: redis+unix: //[[user]:password@]/path[?option=value...]
+ * rest is what follows the scheme and its colon. */
+int ces_redis_url(const char *scheme, const char *rest, ces_url_options *options,
+                  cession_error *err);
+
+#endif
