@@ -2,8 +2,11 @@
 #
 # make PYTHON=python3.12 ...  chooses the interpreter (when .venv is made)
 
+# make PREFIX=/usr/local install  puts the C library there (DESTDIR in front of it, if given)
+
 PYTHON ?= python3
 PORT ?= 8000
+PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 60
 
 VENV := .venv
@@ -33,7 +36,7 @@ ASAN_PY = CESSION_FEW=1 LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" PYTHONM
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help deps demo run test test-long check asan coverage bench fmt fuzz clean \
+.PHONY: help deps demo run install test test-long check asan coverage bench fmt fuzz clean \
 	check-floors check-format check-lint check-types check-c check-python asan-c asan-python
 
 help: ## this list
@@ -48,10 +51,14 @@ build/.stamp-system: tools/deps.sh
 	@PYTHON="$(PYTHON)" tools/deps.sh
 	@mkdir -p build && touch $@
 
-$(VENV)/.stamp-requirements: build/.stamp-system $(REQUIREMENTS)
+$(VENV)/.stamp-build: build/.stamp-system requirements/build.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the pinned tools into $(VENV)"
+	@echo "Installing the pinned build tools into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/build.txt
+	@touch $@
+
+$(VENV)/.stamp-requirements: $(VENV)/.stamp-build $(REQUIREMENTS)
+	@echo "Installing the pinned tools into $(VENV)"
 	@$(BIN)/python -m pip install --quiet -r requirements/dev.txt
 	@touch $@
 
@@ -71,6 +78,17 @@ demo: deps ## serve the example with two workers, visit it, show what was stored
 run: deps ## leave the example serving on PORT (8000) for a browser
 	@echo "Serving on http://127.0.0.1:$(PORT)/ (Ctrl-C ends it)"
 	@cd examples/demo && $(IN_VENV) $(BIN)/gunicorn --workers 2 --bind 127.0.0.1:$(PORT) app:app
+
+# ---- the C library ----------------------------------------------------------------------------
+
+# BUILD is the folder, MESON_SETUP further options of `meson setup`.
+install: BUILD ?= build/install
+install: $(VENV)/.stamp-build ## headers, library and cession.pc into PREFIX (/usr/local)
+	@mkdir -p build
+	@$(IN_VENV) meson setup $$(test -e $(BUILD)/build.ninja && echo --reconfigure) $(BUILD) \
+		-Dpython=false --prefix="$(abspath $(PREFIX))" --libdir=lib $(MESON_SETUP) >$(BUILD).log 2>&1 && \
+		$(IN_VENV) meson compile -C $(BUILD) >>$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
+	@$(IN_VENV) meson install -C $(BUILD) --no-rebuild --quiet $(if $(DESTDIR),--destdir "$(abspath $(DESTDIR))")
 
 # ---- tests ------------------------------------------------------------------------------------
 

@@ -6,90 +6,15 @@
  * Why: request.cookies is 8 to 15 us, response.set_cookie 7, the first vary.add 7 of a
  * request that costs 40 without sessions.
  *
- * The rules are werkzeug's: sansio/http.py parse_cookie, http.py dump_cookie,
- * datastructures/structures.py HeaderSet, as of 3.1; tests compare both ways over
- * generated headers.
+ * The rules are werkzeug's: cession_cookie_find, and datastructures/structures.py
+ * HeaderSet, as of 3.1; tests compare both ways over generated headers.
  */
 #include <time.h>
 
 #include "core.h"
+#include "session/cookie.h"
 
 /* ---- Cookie ------------------------------------------------------------------------------- */
-
-static bool blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-/* Characters that not all versions of werkzeug take alike: double quotes around values,
- * other white space than blanks. */
-static bool plain_header(const char *header, size_t len)
-{
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)header[i];
-        if (c == '"' || (c < ' ' && c != '\t')) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* The first cookie called name in header: 1 and its value in *ret_value (borrowed from
- * header), 0 when there is none, -1 when it takes werkzeug to say. header is a plain one;
- * then werkzeug's grammar comes down to: between semicolons stands `key` or `key = value`,
- * a bare key meaning an empty value; a key with blanks inside is not ours. A value with
- * blanks inside is skipped from 3.1 on and taken before. */
-static int find_cookie(const char *header, size_t len, const char *name, size_t name_len,
-                       cession_span *ret_value)
-{
-    const char *end = header + len;
-    for (const char *at = header; at < end;) {
-        const char *stop = memchr(at, ';', (size_t)(end - at));
-        if (!stop) {
-            stop = end;
-        }
-        const char *from = at, *to = stop;
-        at = stop + 1;
-        while (from < to && blank(*from)) {
-            from++;
-        }
-        while (to > from && blank(to[-1])) {
-            to--;
-        }
-        const char *key = from;
-        while (from < to && !blank(*from) && *from != '=') {
-            from++;
-        }
-        const char *key_end = from;
-        while (from < to && blank(*from)) {
-            from++;
-        }
-        if ((size_t)(key_end - key) != name_len || memcmp(key, name, name_len) != 0) {
-            continue;
-        }
-        if (from == to) {
-            *ret_value = cession_span_of("", 0);
-            return 1;
-        }
-        if (*from != '=') {
-            continue;
-        }
-        from++;
-        while (from < to && blank(*from)) {
-            from++;
-        }
-        const char *value = from;
-        while (from < to && !blank(*from)) {
-            from++;
-        }
-        if (from < to) {
-            return -1;
-        }
-        *ret_value = cession_span_of(value, (size_t)(to - value));
-        return 1;
-    }
-    return 0;
-}
 
 int cx_fast_cookie(cx_interface *self, PyObject *config, PyObject *request, PyObject **ret_value)
 {
@@ -113,13 +38,15 @@ int cx_fast_cookie(cx_interface *self, PyObject *config, PyObject *request, PyOb
             const char *wanted = PyUnicode_DATA(name);
             size_t wanted_len = (size_t)PyUnicode_GET_LENGTH(name);
             cession_span value;
-            int found = plain_header(text, len) ? find_cookie(text, len, wanted, wanted_len, &value)
-                                                : -1;
-            if (found >= 0) {
-                *ret_value = found ? PyUnicode_FromStringAndSize((const char *)value.data,
-                                                                 (Py_ssize_t)value.len)
-                                   : NULL;
-                result = found && !*ret_value ? -1 : 1;
+            bool plain;
+            int found = cession_cookie_find(cession_span_of(text, len),
+                                            cession_span_of(wanted, wanted_len), &value, &plain);
+            if (plain) {
+                *ret_value = found == CESSION_OK
+                                 ? PyUnicode_FromStringAndSize((const char *)value.data,
+                                                               (Py_ssize_t)value.len)
+                                 : NULL;
+                result = found == CESSION_OK && !*ret_value ? -1 : 1;
             }
         }
     }
@@ -295,23 +222,6 @@ static int make_template(cx_interface *self, PyObject **now, bool expires)
     return result;
 }
 
-/* RFC 9110's IMF-fixdate of a Unix time, as werkzeug's http_date writes it. */
-static size_t http_date(int64_t unix_s, char *out, size_t size)
-{
-    static const char days[][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
-    static const char months[][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                     "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-    struct tm tm;
-    time_t at = (time_t)unix_s;
-    if (!gmtime_r(&at, &tm) || tm.tm_year > 9999 - 1900) {
-        return 0;
-    }
-    int len = PyOS_snprintf(out, size, "%s, %02d %s %04d %02d:%02d:%02d GMT", days[tm.tm_wday],
-                            tm.tm_mday, months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min,
-                            tm.tm_sec);
-    return len > 0 && (size_t)len < size ? (size_t)len : 0;
-}
-
 #define CX_COOKIE_MAX 4093 /* werkzeug warns above this: its business */
 
 static int current_template(cx_interface *self, PyObject *config, bool expires)
@@ -364,7 +274,7 @@ int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response,
 {
     cx_state *state = self->state;
     PyObject *other = NULL;
-    char date[40];
+    char date[CES_HTTP_DATE_LEN + 1];
     size_t date_len = 0;
     bool expires = expires_in_us >= 0;
     /* A configuration that answers in its own way is asked as Flask's getters ask it. */
@@ -379,10 +289,10 @@ int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response,
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
         int64_t at_us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 + expires_in_us;
-        date_len = http_date(at_us / 1000000, date, sizeof date);
-        if (!date_len) {
+        if (!ces_http_date(at_us / 1000000, date)) {
             return 0;
         }
+        date_len = CES_HTTP_DATE_LEN;
     }
     PyObject *list = header_list(state, response);
     if (!list) {

@@ -123,12 +123,10 @@ int cx_interface_signer(cx_interface *self, PyObject *app, const cession_signer 
 
 /* ---- the cookie --------------------------------------------------------------------------- */
 
-/* What the request brought. The spans lie in `text`. */
+/* What the request brought. */
 typedef struct incoming {
-    PyObject *text;     /* str of the cookie's value, or NULL */
-    cession_span sid;   /* empty: none that counts */
-    bool old_signature; /* valid, but to be sent again as configured now */
-    bool refused;       /* something was there and does not count */
+    PyObject *text;            /* str of the cookie's value, or NULL */
+    cession_cookie_sid cookie; /* lies in `text` */
 } incoming;
 
 /* The cookie's value, a new reference; None or a str. */
@@ -167,19 +165,17 @@ static int read_incoming(cx_interface *self, PyObject *app, PyObject *request, i
     }
     in->text = value;
     if (!PyUnicode_IS_ASCII(value)) { /* no sid or signature has other characters */
-        in->refused = true;
+        in->cookie.refused = true;
         return 0;
     }
     const char *text = PyUnicode_AsUTF8AndSize(value, &len);
     if (!text) {
         return -1;
     }
-    cession_span sent = cession_span_of(text, (size_t)len);
-    bool any_printable = self->overrides.generate_sid;
     /* A signature is looked at where it is asked for, and otherwise where a dot says that
-     * there may be one: signing was switched off and nobody shall be logged out. */
+     * there may be one. */
+    const cession_signer *signer = NULL;
     if (self->use_signer || memchr(text, '.', (size_t)len)) {
-        const cession_signer *signer;
         if (cx_interface_signer(self, app, &signer) < 0) {
             return -1;
         }
@@ -188,26 +184,12 @@ static int read_incoming(cx_interface *self, PyObject *app, PyObject *request, i
                             "SECRET_KEY must be set when SESSION_USE_SIGNER is True");
             return -1;
         }
-        size_t key = 0;
-        cession_span plain;
-        int status = signer ? cession_signer_verify(signer, sent, &plain, &key, &err)
-                            : CESSION_NOT_FOUND;
-        if (status == CESSION_OK) {
-            in->old_signature = key != 0 || !self->use_signer;
-            sent = plain;
-        } else if (status == CESSION_E_NOMEM || status == CESSION_E_CRYPTO) {
-            cx_raise(self->state, status, &err);
-            return -1;
-        } else if (self->use_signer) {
-            in->refused = true;
-            return 0;
-        }
     }
-    if (cession_sid_valid(sent, any_printable)) {
-        in->sid = sent;
-    } else {
-        in->refused = true;
-        in->old_signature = false;
+    int status = cession_cookie_read(cession_span_of(text, (size_t)len), signer, self->use_signer,
+                                     self->overrides.generate_sid, &in->cookie, &err);
+    if (status != CESSION_OK) {
+        cx_raise(self->state, status, &err);
+        return -1;
     }
     return 0;
 }
@@ -276,7 +258,7 @@ PyObject *cx_open_session(cx_interface *self, PyObject *app, PyObject *request)
     }
     /* _generate_sid and the session class may put another flow into the interface. */
     cx_flow *flow = cx_flow_ref(self->flow);
-    int status = cession_session_open(flow->flow, in.sid, &core, &err);
+    int status = cession_session_open(flow->flow, in.cookie.sid, &core, &err);
     if (status < 0) {
         cx_raise(self->state, status, &err);
         cx_flow_unref(flow);
@@ -293,11 +275,11 @@ PyObject *cx_open_session(cx_interface *self, PyObject *app, PyObject *request)
     session->core = core;
     session->flow = flow;
     session->load_state = CX_UNLOADED;
-    session->old_signature = in.old_signature;
+    session->old_signature = in.cookie.old_signature;
     Py_CLEAR(session->sid);
     Py_XSETREF(session->interface, (cx_interface *)Py_NewRef((PyObject *)self));
     Py_XSETREF(session->app, Py_NewRef(app));
-    if (in.refused) {
+    if (in.cookie.refused) {
         Py_ssize_t len = 0;
         const char *text = PyUnicode_IS_ASCII(in.text) ? PyUnicode_AsUTF8AndSize(in.text, &len)
                                                        : NULL;

@@ -26,7 +26,11 @@ typedef struct cession_span {
 static inline cession_span cession_span_of(const void *data, size_t len)
 {
     cession_span s;
+#ifdef __cplusplus
+    s.data = static_cast<const uint8_t *>(data);
+#else
     s.data = (const uint8_t *)data;
+#endif
     s.len = len;
     return s;
 }

@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/os.h"
 #include "session/base64url.h"
+#include "session/cookie.h"
 #include "base/banned.h"
 
 enum {
@@ -34,15 +35,25 @@ static const uint8_t sid_classes[256] = {
 #undef P
 /* clang-format on */
 
+static bool all_of(cession_span text, unsigned wanted)
+{
+    unsigned all = wanted;
+    for (size_t i = 0; i < text.len; i++)
+        all &= sid_classes[text.data[i]];
+    return all != 0;
+}
+
+bool ces_sid_printable(cession_span text)
+{
+    return all_of(text, SID_PRINTABLE);
+}
+
 bool cession_sid_valid(cession_span sid, bool any_printable)
 {
     size_t least = any_printable ? 1 : CESSION_SID_MIN;
     if (sid.len < least || sid.len > CESSION_SID_MAX)
         return false;
-    unsigned all = any_printable ? SID_PRINTABLE : SID_OURS;
-    for (size_t i = 0; i < sid.len; i++)
-        all &= sid_classes[sid.data[i]];
-    return all != 0;
+    return all_of(sid, any_printable ? SID_PRINTABLE : SID_OURS);
 }
 
 int cession_sid_generate(size_t entropy_bytes, char ret_sid[CESSION_SID_MAX + 1], size_t *ret_len,

@@ -14,14 +14,16 @@
 static char directory[] = "/tmp/read_session_XXXXXX";
 static char url[128];
 
-/* Runs it; the exit status. What it printed goes to *ret_text. */
-static int run(const char *environment, const char *sid, char *ret_text, size_t size)
+/* Runs it with this cookie; the exit status. What it printed goes to *ret_text. */
+static int run(const char *environment, const char *cookie, char *ret_text, size_t size)
 {
     const char *program = getenv("READ_SESSION");
     char command[2048];
     REQUIRE(program != NULL);
-    snprintf(command, sizeof command, "env -u SECRET_KEY -u KEY_PREFIX %s '%s' '%s' '%s' 2>&1",
-             environment, program, url, sid);
+    snprintf(
+        command, sizeof command,
+        "printf '%%s\\n' '%s' | env -u SECRET_KEY -u SESSION_COOKIE SESSION_URL='%s' %s '%s' 2>&1",
+        cookie, url, environment, program);
     FILE *pipe = popen(command, "r");
     REQUIRE(pipe != NULL);
     size_t len = fread(ret_text, 1, size - 1, pipe);
@@ -36,7 +38,7 @@ static void put(cession_store *store, const char *sid, cession_span value)
                                   cession_deadline_in(5000), NULL));
 }
 
-static void test_prints_the_keys(void)
+static void test_prints_the_session(void)
 {
     char text[4096];
     cession_error err = CESSION_ERROR_INIT;
@@ -54,11 +56,12 @@ static void test_prints_the_keys(void)
     put(prefixed, DEAD, cession_codec_msgpack()->tombstone);
 
     CHECK_INT(run("", SID, text, sizeof text), 0);
-    CHECK_STR(text, "user\nbc\na\\x1bb\n(a key that is no text)\n");
+    CHECK_STR(text, "user = \"alice\"\nbc = []\na\\x1bb = 1\n7 = null\n");
+    CHECK_INT(run("SESSION_COOKIE=" SID, "other", text, sizeof text), 0);
     CHECK_INT(run("", "cccccccccccccccccccccccccccccccc", text, sizeof text), 1);
     CHECK_INT(run("", "impossible sid", text, sizeof text), 1);
     CHECK_INT(run("", DEAD, text, sizeof text), 1);
-    CHECK_INT(run("KEY_PREFIX=other:", SID, text, sizeof text), 1);
+    CHECK_INT(run("SESSION_KEY_PREFIX=other:", SID, text, sizeof text), 1);
 
     cession_signer *signer;
     const cession_span key = SPAN("secret");
@@ -67,11 +70,14 @@ static void test_prints_the_keys(void)
     REQUIRE_OK(cession_signer_new(&key, 1, &signer, &err));
     REQUIRE_OK(cession_signer_sign(signer, SPAN(SID), &cookie, &err));
     REQUIRE_OK(cession_buf_byte(&cookie, 0));
-    CHECK_INT(run("SECRET_KEY=secret", (const char *)cookie.data, text, sizeof text), 0);
-    CHECK(strstr(text, "user\n") != NULL);
-    CHECK(strstr(text, "alice") == NULL);
-    CHECK_INT(run("SECRET_KEY=other", (const char *)cookie.data, text, sizeof text), 1);
-    CHECK_INT(run("SECRET_KEY=secret", SID, text, sizeof text), 1);
+    CHECK_INT(
+        run("SESSION_USE_SIGNER=1 SECRET_KEY=secret", (const char *)cookie.data, text, sizeof text),
+        0);
+    CHECK(strstr(text, "user = \"alice\"\n") != NULL);
+    CHECK_INT(
+        run("SESSION_USE_SIGNER=1 SECRET_KEY=other", (const char *)cookie.data, text, sizeof text),
+        1);
+    CHECK_INT(run("SESSION_USE_SIGNER=1 SECRET_KEY=secret", SID, text, sizeof text), 1);
     cession_buf_release(&cookie);
     cession_signer_free(signer);
 
@@ -84,5 +90,5 @@ static void test_prints_the_keys(void)
     CHECK_INT(system(command), 0);
 }
 
-static const harness_test tests[] = {HARNESS_TEST(prints_the_keys)};
+static const harness_test tests[] = {HARNESS_TEST(prints_the_session)};
 HARNESS_MAIN(tests)

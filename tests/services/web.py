@@ -15,7 +15,15 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
-from .base import HOST, end_processes, free_port, process_start, tcp_answers, wait_until
+from .base import (
+    HOST,
+    end_processes,
+    free_port,
+    process_start,
+    require_command,
+    tcp_answers,
+    wait_until,
+)
 
 
 class WebServer(ABC):
@@ -207,6 +215,44 @@ class FlaskRun(WebServer):
 
     def ready(self) -> bool:
         return tcp_answers(self.port)
+
+
+class Lighttpd(WebServer):
+    """A program under CGI, at every path. `app` is its file; `env` is what it gets besides what
+    CGI says: the server hands nothing else down."""
+
+    def command(self) -> list[str]:
+        lighttpd = require_command("lighttpd", "lighttpd")
+        return [lighttpd, "-D", "-f", str(self.folder / "lighttpd.conf")]
+
+    def prepare(self) -> None:
+        root = self.folder / "root"
+        root.mkdir(exist_ok=True)
+        link = root / "page"
+        link.unlink(missing_ok=True)
+        link.symlink_to(self.app)
+        settings = ",".join(f'"{name}" => "{_quoted(text)}"' for name, text in self.env.items())
+        (self.folder / "lighttpd.conf").write_text(
+            f"""server.document-root = "{root}"
+server.bind = "{HOST}"
+server.port = {self.port}
+server.modules = ("mod_rewrite", "mod_setenv", "mod_cgi")
+server.breakagelog = "{self.folder / "server.log"}"
+url.rewrite-once = ("" => "/page")
+cgi.assign = ("" => "")
+setenv.add-environment = ({settings})
+"""
+        )
+
+    def ready(self) -> bool:
+        return tcp_answers(self.port)
+
+
+def _quoted(text: str) -> str:
+    """Inside double quotes of lighttpd.conf."""
+    for character, escape in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n")):
+        text = text.replace(character, escape)
+    return text
 
 
 @dataclass
