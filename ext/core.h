@@ -27,13 +27,13 @@
     X(get_cookie_name) X(get_cookie_partitioned) X(get_cookie_path) X(get_cookie_samesite)        \
     X(get_cookie_secure) X(get_expiration_time) X(get_ident) X(headers) X(HTTP_COOKIE)            \
     X(httponly) X(is_null_session) X(items) X(keys) X(_list) X(load) X(Lock) X(made_private)      \
-    X(name) X(null_session_class) X(open_session) X(partitioned) X(path) X(_permanent)            \
+    X(name) X(null_session_class) X(open_session) X(partitioned) X(path) X(_permanent) X(PERMANENT_SESSION_LIFETIME)            \
     X(permanent) X(permanent_session_lifetime) X(private) X(purge) X(receivers) X(regenerate)     \
     X(release) X(remove) X(replace) X(request) X(s_maxage) X(samesite) X(save_session) X(scan)    \
     X(secret_key) X(secure) X(serializer) X(_session) X(session_class) X(SESSION_COOKIE_DOMAIN)   \
     X(SESSION_COOKIE_HTTPONLY) X(SESSION_COOKIE_NAME) X(SESSION_COOKIE_PARTITIONED)               \
     X(SESSION_COOKIE_PATH) X(SESSION_COOKIE_SAMESITE) X(SESSION_COOKIE_SECURE)                    \
-    X(session_interface) X(set_cookie) X(should_set_cookie) X(should_set_storage) X(sid)          \
+    X(session_interface) X(SESSION_REFRESH_EACH_REQUEST) X(set_cookie) X(should_set_cookie) X(should_set_storage) X(sid)          \
     X(sid_length) X(signals) X(store_failed) X(touch) X(_unavailable) X(vary)
 /* clang-format on */
 
@@ -59,6 +59,7 @@ typedef struct cx_state {
     PyObject *threading;   /* module: Lock and get_ident are looked up late (gevent) */
     PyObject *context_var; /* flask.globals._cv_request (or what replaced it), NULL: none */
     PyObject *timedelta_type;
+    PyObject *lifetime_attr; /* Flask's own permanent_session_lifetime, or NULL */
     PyObject *not_loaded; /* what stands in the storage of a session without content */
     /* What the shortcuts of headers.c rely on; NULL: this werkzeug has no such thing. */
     PyObject *request_type, *response_type, *headers_type, *dump_cookie;
@@ -268,6 +269,9 @@ extern PyMethodDef cx_ids_methods[];
 int cx_seconds_to_ms(PyObject *seconds, int64_t *ret_ms);
 /* A timedelta as microseconds; -1 + exception. */
 int cx_timedelta_to_us(cx_state *state, PyObject *delta, int64_t *ret_us);
+/* Whether config[key] is what the dict holds: a subclass (Flask's Config is one) may answer in
+ * its own way. */
+bool cx_plain_config(const cx_state *state, PyObject *config);
 /* app.permanent_session_lifetime, which must be above zero; -1 + exception. */
 int cx_lifetime_us(cx_state *state, PyObject *app, int64_t *ret_us);
 

@@ -256,19 +256,6 @@ static int current_template(cx_interface *self, PyObject *config, bool expires)
     return result;
 }
 
-/* Whether config[key] is what the dict holds. The slot cannot tell: a subclass has its own
- * even where it overrides nothing. */
-static int plain_config(cx_state *state, PyObject *config)
-{
-    if (!PyDict_Check(config)) {
-        return 0;
-    }
-    PyObject *have = PyObject_GetAttr((PyObject *)Py_TYPE(config), state->codec.n_getitem);
-    int result = have ? have == state->dict_getitem : -1;
-    Py_XDECREF(have);
-    return result;
-}
-
 int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response, PyObject *text,
                        int64_t expires_in_us)
 {
@@ -281,9 +268,8 @@ int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response,
     if (self->overrides.getters || !state->dump_cookie || !PyUnicode_IS_ASCII(text)) {
         return 0;
     }
-    int plain = plain_config(state, config);
-    if (plain <= 0) {
-        return plain;
+    if (!cx_plain_config(state, config)) {
+        return 0;
     }
     if (expires) {
         struct timespec now;

@@ -1,6 +1,7 @@
 /* Module functions over ids and forks, and conversions of durations. */
 #include "core.h"
 
+#include <datetime.h>
 #include <math.h>
 
 #include "base/os.h"
@@ -58,35 +59,48 @@ int cx_timedelta_to_us(cx_state *state, PyObject *delta, int64_t *ret_us)
         PyErr_Format(PyExc_TypeError, "a timedelta is needed, not %s", Py_TYPE(delta)->tp_name);
         return -1;
     }
-    /* The attributes, not datetime's C API: its import costs, and this is 0.1 us. */
-    static const char *const names[] = {"days", "seconds", "microseconds"};
-    long long parts[3];
-    for (size_t i = 0; i < 3; i++) {
-        PyObject *part = PyObject_GetAttrString(delta, names[i]);
-        if (!part) {
-            return -1;
-        }
-        parts[i] = PyLong_AsLongLong(part);
-        Py_DECREF(part);
-        if (parts[i] == -1 && PyErr_Occurred()) {
-            return -1;
-        }
-    }
-    /* seconds and microseconds: a subclass may say anything */
-    if (parts[1] < 0 || parts[1] >= 86400 || parts[2] < 0 || parts[2] >= 1000000) {
-        PyErr_SetString(PyExc_ValueError, "this timedelta is not normalized");
-        return -1;
-    }
-    parts[0] = parts[0] > CX_DAYS_MAX    ? CX_DAYS_MAX
-               : parts[0] < -CX_DAYS_MAX ? -CX_DAYS_MAX
-                                         : parts[0];
-    *ret_us = (parts[0] * 86400 + parts[1]) * 1000000 + parts[2];
+    /* The object's own fields, which need no import of datetime's C API and are normalized. */
+    int64_t days = PyDateTime_DELTA_GET_DAYS(delta);
+    days = days > CX_DAYS_MAX ? CX_DAYS_MAX : days < -CX_DAYS_MAX ? -CX_DAYS_MAX : days;
+    *ret_us = (days * 86400 + PyDateTime_DELTA_GET_SECONDS(delta)) * 1000000 +
+              PyDateTime_DELTA_GET_MICROSECONDS(delta);
     return 0;
+}
+
+bool cx_plain_config(const cx_state *state, PyObject *config)
+{
+    /* The slot cannot tell: a subclass has its own even where it overrides nothing. */
+    return PyDict_Check(config) &&
+           _PyType_Lookup(Py_TYPE(config), state->codec.n_getitem) == state->dict_getitem;
+}
+
+/* The timedelta in app.config, which Flask's attribute forwards to by two calls of Python. NULL
+ * without exception: ask the attribute (it is another one, or what it forwards to is no
+ * timedelta). */
+static PyObject *configured_lifetime(cx_state *state, PyObject *app)
+{
+    if (!state->lifetime_attr ||
+        _PyType_Lookup(Py_TYPE(app), state->s.permanent_session_lifetime) != state->lifetime_attr) {
+        return NULL;
+    }
+    PyObject *config = PyObject_GetAttr(app, state->s.config);
+    PyObject *value = config && cx_plain_config(state, config)
+                          ? PyDict_GetItemWithError(config, state->s.PERMANENT_SESSION_LIFETIME)
+                          : NULL;
+    if (value) {
+        value = PyObject_TypeCheck(value, (PyTypeObject *)state->timedelta_type) ? Py_NewRef(value)
+                                                                                 : NULL;
+    }
+    Py_XDECREF(config);
+    return value;
 }
 
 int cx_lifetime_us(cx_state *state, PyObject *app, int64_t *ret_us)
 {
-    PyObject *delta = PyObject_GetAttr(app, state->s.permanent_session_lifetime);
+    PyObject *delta = configured_lifetime(state, app);
+    if (!delta && !PyErr_Occurred()) {
+        delta = PyObject_GetAttr(app, state->s.permanent_session_lifetime);
+    }
     int result = delta ? cx_timedelta_to_us(state, delta, ret_us) : -1;
     Py_XDECREF(delta);
     if (result == 0 && *ret_us <= 0) {

@@ -62,6 +62,15 @@ static int import_python_parts(cx_state *state)
         import_optional("werkzeug.http", "dump_cookie", &state->dump_cookie) < 0) {
         return -1;
     }
+    PyObject *flask_type;
+    if (import_optional("flask", "Flask", &flask_type) < 0) {
+        return -1;
+    }
+    if (flask_type && PyType_Check(flask_type)) {
+        state->lifetime_attr = Py_XNewRef(
+            _PyType_Lookup((PyTypeObject *)flask_type, state->s.permanent_session_lifetime));
+    }
+    Py_XDECREF(flask_type);
     if (state->context_var && !PyContextVar_CheckExact(state->context_var)) {
         Py_CLEAR(state->context_var);
     }
@@ -122,7 +131,7 @@ static int core_exec(PyObject *module)
 /* clang-format off */
 #define CX_STATE_OBJECTS(X)                                                                       \
     X(session_type) X(interface_type) X(store_type) X(store_error) X(conflict_error)              \
-    X(config_error) X(threading) X(context_var) X(timedelta_type) X(request_type)                 \
+    X(config_error) X(threading) X(context_var) X(timedelta_type) X(lifetime_attr) X(request_type)                 \
     X(response_type) X(headers_type) X(dump_cookie) X(cookie_key) X(vary_key) X(set_cookie_key)   \
     X(dict_update) X(dict_pop) X(dict_popitem) X(dict_setdefault) X(dict_clear) X(dict_keys)      \
     X(dict_values) X(dict_items) X(dict_reversed) X(dict_getitem) X(not_loaded)

@@ -3,10 +3,10 @@
 
 /* ---- what the commit is told --------------------------------------------------------- */
 
-static int config_flag(cx_state *state, PyObject *app, const char *key, bool *ret_flag)
+static int config_flag(cx_state *state, PyObject *app, PyObject *key, bool *ret_flag)
 {
     PyObject *config = PyObject_GetAttr(app, state->s.config);
-    PyObject *value = config ? PyMapping_GetItemString(config, key) : NULL;
+    PyObject *value = config ? PyObject_GetItem(config, key) : NULL;
     Py_XDECREF(config);
     int truth = value ? PyObject_IsTrue(value) : -1;
     Py_XDECREF(value);
@@ -29,7 +29,8 @@ static int fill_rules(cx_interface *self, PyObject *app, cx_session *session, ce
 {
     int64_t lifetime_us;
     if (cx_lifetime_us(self->state, app, &lifetime_us) < 0 ||
-        config_flag(self->state, app, "SESSION_REFRESH_EACH_REQUEST", &in->refresh) < 0) {
+        config_flag(self->state, app, self->state->s.SESSION_REFRESH_EACH_REQUEST, &in->refresh) <
+            0) {
         return -1;
     }
     in->lifetime_ms = (lifetime_us + 999) / 1000;

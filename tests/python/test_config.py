@@ -6,6 +6,7 @@ import enum
 import os
 import re
 import stat
+import time
 from datetime import timedelta
 
 import flask
@@ -19,6 +20,7 @@ from flask_session.memory import MemorySession, MemorySessionInterface
 from flask_session.redis import RedisSessionInterface
 from flask_session.sqlite import SqliteSession, SqliteSessionInterface
 from itsdangerous import Signer
+from werkzeug.http import parse_date
 
 HOUR_MS = 3_600_000
 
@@ -597,6 +599,37 @@ def test_lifetime_is_read_in_every_request(tmp_path):
     app.config["PERMANENT_SESSION_LIFETIME"] = timedelta(hours=3)
     client.get("/set/a/2")
     assert abs(store.load(sid)[2] - first - 2 * HOUR_MS) < 60_000
+
+
+class OwnLifetime(flask.Flask):
+    permanent_session_lifetime = timedelta(hours=2)
+
+
+class OwnAnswers(flask.Config):
+    def __getitem__(self, key):
+        return (
+            timedelta(hours=2) if key == "PERMANENT_SESSION_LIFETIME" else super().__getitem__(key)
+        )
+
+
+class OwnConfig(flask.Flask):
+    config_class = OwnAnswers
+
+
+@pytest.mark.parametrize("cls", [flask.Flask, OwnLifetime, OwnConfig])
+@pytest.mark.parametrize("given", [3600, timedelta(hours=1)])
+def test_lifetime_is_the_application_s_own(cls, given):
+    """An application may answer for its lifetime by itself."""
+    app = cls(__name__)
+    app.config.update(SESSION_TYPE="memory", PERMANENT_SESSION_LIFETIME=given)
+    Session(app)
+    client = add_views(app).test_client()
+    answer = client.get("/set/a/1")
+    hours = 1 if cls is flask.Flask else 2
+    expires_at = extension(app).store.load(client.get_cookie("session").value)[2]
+    assert abs(expires_at - time.time() * 1000 - hours * HOUR_MS) < 60_000
+    expires = parse_date(cookie_of(answer).partition("Expires=")[2].partition(";")[0])
+    assert abs(expires.timestamp() - time.time() - hours * 3600) < 60
 
 
 def test_keys_are_fixed_once_read(tmp_path):
