@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -228,31 +229,25 @@ class Lighttpd(WebServer):
     def prepare(self) -> None:
         root = self.folder / "root"
         root.mkdir(exist_ok=True)
-        link = root / "page"
-        link.unlink(missing_ok=True)
-        link.symlink_to(self.app)
-        settings = ",".join(f'"{name}" => "{_quoted(text)}"' for name, text in self.env.items())
+        settings = "".join(
+            f"export {name}={shlex.quote(text)}\n" for name, text in self.env.items()
+        )
+        page = root / "page"
+        page.write_text(f"#!/bin/sh\n{settings}exec {shlex.quote(self.app)}\n")
+        page.chmod(0o700)
         (self.folder / "lighttpd.conf").write_text(
             f"""server.document-root = "{root}"
 server.bind = "{HOST}"
 server.port = {self.port}
-server.modules = ("mod_rewrite", "mod_setenv", "mod_cgi")
+server.modules = ("mod_rewrite", "mod_cgi")
 server.breakagelog = "{self.folder / "server.log"}"
 url.rewrite-once = ("" => "/page")
 cgi.assign = ("" => "")
-setenv.add-environment = ({settings})
 """
         )
 
     def ready(self) -> bool:
         return tcp_answers(self.port)
-
-
-def _quoted(text: str) -> str:
-    """Inside double quotes of lighttpd.conf."""
-    for character, escape in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n")):
-        text = text.replace(character, escape)
-    return text
 
 
 @dataclass
