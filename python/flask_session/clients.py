@@ -28,14 +28,15 @@ _SLOW_SECONDS = 10.0
 _REMEMBERED_MAX = 10_000
 
 
-def require(module: str, extra: str) -> Any:
-    """The imported module; SessionConfigError that names the extra when it is missing."""
+def require(module: str, extra: str, kind: str | None = None) -> Any:
+    """The imported module; SessionConfigError that names the extra when it is missing. kind: the
+    SESSION_TYPE where that is not the extra's name."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
         raise _core.SessionConfigError(
-            f'SESSION_TYPE = "{extra}" needs the Python package {package}:'
+            f'SESSION_TYPE = "{kind or extra}" needs the Python package {package}:'
             f" pip install 'cession[{extra}]'"
         ) from error
 
@@ -137,10 +138,10 @@ def key_fits(key: str, most: int) -> bool:
     return len(key) <= most and "\0" not in key and not any("\ud800" <= c <= "\udfff" for c in key)
 
 
-def refuse_key(most: int) -> NoReturn:
+def refuse_key(most: int, units: str = "characters") -> NoReturn:
     """Raise ValueError: a session cannot be stored under this key, which is not shown."""
     raise ValueError(
-        f"the key of a session (prefix and id) must be at most {most} characters without NUL"
+        f"the key of a session (prefix and id) must be at most {most} {units} without NUL"
     )
 
 

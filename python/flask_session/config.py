@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,6 +26,7 @@ _SQLALCHEMY = ("table", "sequence", "schema", "bind_key", "create")
 #: SESSION_TYPE -> (module, class) of the stores of this version.
 BACKENDS = {
     "cachelib": ("cachelib", "CacheLibSessionInterface"),
+    "elasticsearch": ("elasticsearch", "ElasticsearchSessionInterface"),
     "filesystem": ("filesystem", "FileSystemSessionInterface"),
     "memcached": ("memcached", "MemcachedSessionInterface"),
     "memory": ("memory", "MemorySessionInterface"),
@@ -39,6 +41,11 @@ BACKENDS = {
 #: key. The first is the place, which SESSION_URL may give instead.
 ARGUMENTS = {
     "cachelib": {"client": "SESSION_CACHELIB"},
+    "elasticsearch": {
+        "client": "SESSION_ELASTICSEARCH",
+        "host": "SESSION_ELASTICSEARCH_HOST",
+        "index": "SESSION_ELASTICSEARCH_INDEX",
+    },
     "filesystem": {
         "cache_dir": "SESSION_FILE_DIR",
         "threshold": "SESSION_FILE_THRESHOLD",
@@ -73,11 +80,15 @@ ARGUMENTS = {
 #: Types that Flask-Session or Flask-Session2 know and this version does not.
 UNAVAILABLE = {
     "dynamodb",
-    *("elasticsearch", "datastore", "firestore"),
+    *("datastore", "firestore"),
 }
 TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
 #: URL scheme -> SESSION_TYPE.
 SCHEMES = {
+    **dict.fromkeys(
+        ("elasticsearch+http", "elasticsearch+https", "opensearch+http", "opensearch+https"),
+        "elasticsearch",
+    ),
     "filesystem": "filesystem",
     "memcached": "memcached",
     "memory": "memory",
@@ -223,6 +234,20 @@ def _identifier(key: str, value: Any) -> str:
     return value
 
 
+def _hosts(key: str, value: Any) -> str | list[str]:
+    hosts = [value] if isinstance(value, str) else value
+    if not (isinstance(hosts, list | tuple) and hosts and all(isinstance(h, str) for h in hosts)):
+        refuse(key, "a URL or a list of URLs", value)
+    return value if isinstance(value, str) else list(hosts)
+
+
+def _index(key: str, value: Any) -> str:
+    # The rules of Elasticsearch. A pattern or a list would name several.
+    if not re.fullmatch(r"(?![-_+])(?!\.{1,2}$)[^A-Z\s\\/*?\"<>|,#:\0]+", _text(key, value)):
+        refuse(key, "the name of one index, in lower case", value)
+    return str(value)
+
+
 def _anything(key: str, value: Any) -> Any:
     return value
 
@@ -261,6 +286,9 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "SESSION_MONGODB_DB": _text,
     "SESSION_MONGODB_COLLECT": _text,
     "SESSION_MONGODB_TZ_AWARE": _flag,
+    "SESSION_ELASTICSEARCH": _anything,
+    "SESSION_ELASTICSEARCH_HOST": _hosts,
+    "SESSION_ELASTICSEARCH_INDEX": _index,
     "SESSION_SQLALCHEMY": _anything,
     "SESSION_SQLALCHEMY_TABLE": _name,
     "SESSION_SQLALCHEMY_SEQUENCE": _optional_name,

@@ -103,6 +103,14 @@ class Defaults:
     #: The name of the table.
     SESSION_PEEWEE_TABLE: str = "sessions"
 
+    #: A client object of elasticsearch-py or opensearch-py, an elasticsearch+https:// or
+    #: opensearch+https:// URL, or a function that returns a client; None: one for the host.
+    SESSION_ELASTICSEARCH: Any = None
+    #: A URL, or a list of them.
+    SESSION_ELASTICSEARCH_HOST: str | list[str] = "http://localhost:9200"
+    #: The name of the index.
+    SESSION_ELASTICSEARCH_INDEX: str = "sessions"
+
     # What follows belongs to stores that this version does not have yet.
     SESSION_DYNAMODB: Any = None  # credentials from the environment
     SESSION_DYNAMODB_TABLE: str = "Sessions"  # "sessions" with Flask-Session2's settings
@@ -111,9 +119,6 @@ class Defaults:
     SESSION_DYNAMODB_SECRET: str | None = None
     SESSION_DYNAMODB_ENDPOINT: str | None = None
     SESSION_DYNAMODB_REGION: str | None = None
-    SESSION_ELASTICSEARCH: Any = None
-    SESSION_ELASTICSEARCH_HOST: str = "http://localhost:9200"
-    SESSION_ELASTICSEARCH_INDEX: str = "sessions"
     GCLOUD_APP_PROJECT_ID: str = "unknown"
     SESSION_FIRESTORE: Any = None
     SESSION_FIRESTORE_COLLECT: str = "flask_session"

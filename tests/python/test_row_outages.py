@@ -26,7 +26,11 @@ TIMEOUT = 1.0
 AWAY = 1.5
 
 
-@pytest.fixture(params=parameters(lambda row: hasattr(row, "service")))
+def stopped(row: type[Row]) -> bool:
+    return hasattr(row, "service") and (row.restarts or long_run_wanted())
+
+
+@pytest.fixture(params=parameters(stopped))
 def row(request: pytest.FixtureRequest, start_row: Any) -> Any:
     return start_row(request.param, own=True)
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from .base import FileRow, Row, Settings, Where, configuration, new_prefix, with_timeout
+from .elasticsearch import Elasticsearch8Row, ElasticsearchRow, OpenSearchRow
 from .memcached import MEMCACHED_ROWS
 from .mongodb import MongoDBRow, MongoDBUrlRow
 from .peewee import PeeweeMariadbRow, PeeweePostgresqlRow, PeeweeSqliteRow
@@ -34,6 +35,7 @@ ROWS: dict[str, type[Row]] = {
         *(PostgresqlRow, PostgresqlPsycopg2Row, PostgresqlPsycopg3Row),
         *(PeeweeSqliteRow, PeeweePostgresqlRow, PeeweeMariadbRow),
         *(MongoDBRow, MongoDBUrlRow),
+        *(ElasticsearchRow, Elasticsearch8Row, OpenSearchRow),
         *(SqlAlchemySqliteRow, SqlAlchemyPostgresRow, SqlAlchemyPsycopg2Row, SqlAlchemyMariadbRow),
     )
 }

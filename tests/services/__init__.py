@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from .base import Service, Services, Unavailable
 from .chromium import ChromiumService
+from .elasticsearch import Elasticsearch8Service, ElasticsearchService, OpenSearchService
 from .mariadb import MariadbService
 from .memcached import MemcachedService, MemcachedTlsService
 from .mongodb import FerretDBService, MongoDBService
@@ -40,6 +41,9 @@ SERVICES: dict[str, type[Service]] = {
         MariadbService,
         MongoDBService,
         FerretDBService,
+        ElasticsearchService,
+        Elasticsearch8Service,
+        OpenSearchService,
         ChromiumService,
         MemcachedService,
         MemcachedTlsService,
@@ -49,11 +53,14 @@ SERVICES: dict[str, type[Service]] = {
 __all__ = [
     "SERVICES",
     "ChromiumService",
+    "Elasticsearch8Service",
+    "ElasticsearchService",
     "FerretDBService",
     "MariadbService",
     "MemcachedService",
     "MemcachedTlsService",
     "MongoDBService",
+    "OpenSearchService",
     "PostgresService",
     "RedisClusterService",
     "RedisSentinelService",

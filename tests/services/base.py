@@ -81,6 +81,16 @@ def alive(pid: int, started: int) -> bool:
     return process_start(pid) == started
 
 
+def children(parent: int) -> list[tuple[int, int]]:
+    """The processes that a process has started, each with its start."""
+    try:
+        numbers = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    found = [(int(number), process_start(int(number))) for number in numbers]
+    return [(pid, started) for pid, started in found if started is not None]
+
+
 def signal_processes(processes: Sequence[tuple[int, int]], number: signal.Signals) -> None:
     """To those that are still the ones that were started."""
     for pid, started in processes:

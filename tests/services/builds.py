@@ -22,7 +22,7 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0
 _DEPENDENCY = (
     "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
 )
-_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 
 
 def built(name: str, made_from: str, make: Callable[[Path], None]) -> Path:
@@ -86,4 +86,26 @@ def fetch_jars(folder: Path, *artifacts: str) -> None:
     maven = require_command("mvn", "maven")
     dependencies = "".join(_DEPENDENCY.format(*name.split(":")) for name in artifacts)
     (folder / "pom.xml").write_text(_POM.format(dependencies))
-    run([maven, "-B", "-q", _COPY, "-DincludeScope=runtime", "-DoutputDirectory=lib"], folder)
+    run(
+        [
+            maven,
+            "-B",
+            "-q",
+            f"{_PLUGIN}:copy-dependencies",
+            "-DincludeScope=runtime",
+            "-DoutputDirectory=lib",
+        ],
+        folder,
+    )
+
+
+def fetch_artifact(folder: Path, artifact: str) -> Path:
+    """One artifact alone (group:artifact:version:type), into folder; its file."""
+    maven = require_command("mvn", "maven")
+    before = set(folder.iterdir())
+    run(
+        [maven, "-B", "-q", f"{_PLUGIN}:copy", f"-Dartifact={artifact}", "-DoutputDirectory=."],
+        folder,
+    )
+    [fetched] = set(folder.iterdir()) - before
+    return fetched

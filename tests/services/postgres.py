@@ -14,6 +14,7 @@ from .base import (
     HOST,
     Service,
     Unavailable,
+    children,
     clean_environment,
     process_start,
     require_command,
@@ -33,15 +34,6 @@ def _programs() -> Path | None:
     versions = Path("/usr/lib/postgresql").glob("*/bin/postgres")
     newest = max(versions, key=lambda path: int(path.parts[-3]), default=None)
     return newest.parent if newest else None
-
-
-def _children(parent: int) -> list[tuple[int, int]]:
-    try:
-        numbers = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    found = [(int(number), process_start(int(number))) for number in numbers]
-    return [(pid, started) for pid, started in found if started is not None]
 
 
 class PostgresService(Service):
@@ -134,7 +126,7 @@ class PostgresService(Service):
     # ---- life: each connection is served by a process of its own
 
     def _everything(self) -> list[tuple[int, int]]:
-        return [*self.processes, *(one for pid, _ in self.processes for one in _children(pid))]
+        return [*self.processes, *(one for pid, _ in self.processes for one in children(pid))]
 
     def kill(self) -> None:
         everything = self._everything()
