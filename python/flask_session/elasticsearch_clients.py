@@ -136,7 +136,7 @@ def _warn_if_slow(client: Any) -> None:
 def check_client(client: Any) -> Any:
     """The client, if it is one that can be used; no connection is made."""
     # options() came with version 8
-    more = ("options",) if "elasticsearch" in _library(client) else ()
+    more = ("options",) if _library(client).startswith("elasticsearch") else ()
     clients.check_methods(_KEY, ACCEPTED, client, *_METHODS, *more)
     clients.check_methods(_KEY, ACCEPTED, getattr(client, "transport", None), "perform_request")
     _warn_if_slow(client)

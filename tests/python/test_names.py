@@ -12,6 +12,7 @@ from flask_session import SessionConfigError
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS, TYPES, UNAVAILABLE
+from flask_session.elasticsearch import ElasticsearchSessionInterface
 from flask_session.filesystem import FileSystemSession, FileSystemSessionInterface
 from flask_session.memcached import MemcachedSessionInterface
 from flask_session.mongodb import MongoDBSession, MongoDBSessionInterface
@@ -76,7 +77,6 @@ def test_every_type_is_here_or_unavailable():
 UNAVAILABLE_CALLS = [
     ("dynamodb", (None, "session:", None, "sessions", None, None, None, False, True), {}),
     ("dynamodb", (), {"app": None, "client": None, "table_name": "t"}),
-    ("elasticsearch", (None, "http://localhost:9200", "sessions", "session:"), {}),
     ("datastore", ("project", "session:", False, True), {}),
     ("firestore", (None, "flask_session", "session:", False, True), {}),
 ]
@@ -258,6 +258,54 @@ def test_mongodb_url_in_second_place_is_the_client():
     app.session_interface = interface
     with app.test_request_context():
         assert type(flask.session._get_current_object()) is MongoDBSession
+
+
+# ---- elasticsearch ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def search_client():
+    library = pytest.importorskip("elasticsearch")
+    with library.Elasticsearch("http://127.0.0.1:1") as made:
+        yield made
+
+
+def hosts_of(client):
+    return [node.base_url for node in client.transport.node_pool.all()]
+
+
+def test_elasticsearch_in_the_order_of_the_others(app, search_client):
+    interface = ElasticsearchSessionInterface(
+        app, search_client, "p:", True, False, 16, "json", index="visits", cleanup_n_requests=9
+    )
+    assert (interface.app, interface.client) == (app, search_client)
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+    assert (interface.sid_length, interface.serializer.format) == (16, "json")
+    assert (interface.index, interface.cleanup_n_requests) == ("visits", 9)
+    assert interface.ttl is False
+
+
+@pytest.mark.parametrize("given", [("p:", True, False), ("p:", True), ("p:",)])
+def test_elasticsearch_in_flask_session2_s_order(search_client, given):
+    interface = ElasticsearchSessionInterface(search_client, "http://unused:1", "visits", *given)
+    assert (interface.client, interface.index) == (search_client, "visits")
+    assert interface.key_prefix == "p:"
+    assert interface.use_signer is (len(given) > 1)
+    assert interface.permanent is (len(given) < 3)
+
+
+def test_elasticsearch_in_flask_session2_s_order_with_a_host():
+    pytest.importorskip("elasticsearch")
+    interface = ElasticsearchSessionInterface(None, "http://127.0.0.1:1", "visits", "p:", False)
+    assert hosts_of(interface.client) == ["http://127.0.0.1:1"]
+    assert (interface.index, interface.key_prefix) == ("visits", "p:")
+
+
+def test_elasticsearch_without_arguments():
+    pytest.importorskip("elasticsearch")
+    interface = ElasticsearchSessionInterface()
+    assert hosts_of(interface.client) == ["http://localhost:9200"]
+    assert (interface.index, interface.key_prefix) == ("sessions", "session:")
 
 
 # ---- memcached ----------------------------------------------------------------------------------

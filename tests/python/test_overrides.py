@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import datetime, timezone
+from typing import Any
 
 import flask
 import pytest
@@ -15,6 +16,7 @@ from flask_session import _core
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS
+from flask_session.elasticsearch import ElasticsearchSessionInterface
 from flask_session.filesystem import FileSystemSessionInterface
 from flask_session.memcached import MemcachedSessionInterface
 from flask_session.memory import MemorySessionInterface
@@ -48,6 +50,11 @@ def mongodb(request):
     return {"client": url, "key_prefix": f"overrides-{uuid.uuid4()}:"}
 
 
+def elasticsearch(request):
+    url = request.getfixturevalue("start_row")("elasticsearch").where["ELASTICSEARCH_URL"]
+    return {"client": f"elasticsearch+{url}", "key_prefix": f"overrides-{uuid.uuid4()}:"}
+
+
 def cachelib(request):
     return {"client": pytest.importorskip("cachelib").SimpleCache()}
 
@@ -78,12 +85,16 @@ INTERFACES = {
     "redis": (RedisSessionInterface, redis),
     "memcached": (MemcachedSessionInterface, memcached),
     "mongodb": (MongoDBSessionInterface, mongodb),
+    "elasticsearch": (ElasticsearchSessionInterface, elasticsearch),
     "sqlalchemy": (SqlAlchemySessionInterface, sqlalchemy),
     "cachelib": (CacheLibSessionInterface, cachelib),
     "postgresql": (PostgreSqlSessionInterface, postgresql),
     "peewee": (PeeweeSessionInterface, peewee),
 }
-MARKS = dict.fromkeys(("memcached", "mongodb", "postgresql", "redis"), pytest.mark.server)
+MARKS: dict[str, Any] = dict.fromkeys(
+    ("memcached", "mongodb", "postgresql", "redis"), pytest.mark.server
+)
+MARKS["elasticsearch"] = (pytest.mark.server, pytest.mark.slow)
 THREE = ("_retrieve_session_data", "_upsert_session", "_delete_session")
 
 

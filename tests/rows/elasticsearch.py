@@ -44,10 +44,12 @@ class ElasticsearchRow(Row):
     plain = True
     legacy = """
 import elasticsearch
-config.update(
-    SESSION_TYPE="elasticsearch",
-    SESSION_ELASTICSEARCH=elasticsearch.Elasticsearch(where["ELASTICSEARCH_URL"]),
+client = elasticsearch.Elasticsearch(where["ELASTICSEARCH_URL"])
+# Of a list with values of different types the index cannot make a field.
+client.options(ignore_status=400).indices.create(
+    index="sessions", mappings={"properties": {"val": {"type": "object", "enabled": False}}}
 )
+config.update(SESSION_TYPE="elasticsearch", SESSION_ELASTICSEARCH=client)
 """
 
     @classmethod

@@ -146,7 +146,7 @@ class Elasticsearch8Service(SearchService):
     def as_user(self, *command: str) -> list[str]:
         """The command; Elasticsearch refuses to be run by root."""
         java = Path(java_program("java", 17)).parents[1]
-        options = "ES_JAVA_OPTS=" + " ".join(HEAP)
+        options = "ES_JAVA_OPTS=" + " ".join((*HEAP, "-XX:TieredStopAtLevel=1"))
         found = ["env", f"HOME={self.folder}", f"ES_JAVA_HOME={java}", options]
         if os.geteuid() == 0:
             setpriv = require_command("setpriv", "util-linux")

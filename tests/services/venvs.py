@@ -27,6 +27,7 @@ VENVS = {
     "flask30": "flask30.txt",
     "flask312": "flask312.txt",
     "sqlalchemy20": "sqlalchemy20.txt",
+    "elasticsearch8": "elasticsearch8.txt",
     "gevent": "gevent.txt",  # gunicorn's gevent workers, redis-py
     "uwsgi": "uwsgi.txt",
     "pyright": "pyright.txt",  # the type checker
