@@ -26,7 +26,7 @@
     X(expires) X(format) X(_generate_sid) X(get) X(get_cookie_domain) X(get_cookie_httponly)      \
     X(get_cookie_name) X(get_cookie_partitioned) X(get_cookie_path) X(get_cookie_samesite)        \
     X(get_cookie_secure) X(get_expiration_time) X(get_ident) X(headers) X(HTTP_COOKIE)            \
-    X(httponly) X(is_null_session) X(items) X(keys) X(_list) X(load) X(Lock) X(made_private)      \
+    X(httponly) X(_import_cookie) X(is_null_session) X(items) X(keys) X(_list) X(load) X(Lock) X(made_private)      \
     X(name) X(null_session_class) X(open_session) X(partitioned) X(path) X(_permanent) X(PERMANENT_SESSION_LIFETIME)            \
     X(permanent) X(permanent_session_lifetime) X(private) X(purge) X(receivers) X(regenerate)     \
     X(release) X(remove) X(replace) X(request) X(s_maxage) X(samesite) X(save_session) X(scan)    \
@@ -60,7 +60,7 @@ typedef struct cx_state {
     PyObject *context_var; /* flask.globals._cv_request (or what replaced it), NULL: none */
     PyObject *timedelta_type;
     PyObject *lifetime_attr; /* Flask's own permanent_session_lifetime, or NULL */
-    PyObject *not_loaded; /* what stands in the storage of a session without content */
+    PyObject *not_loaded;    /* what stands in the storage of a session without content */
     /* What the shortcuts of headers.c rely on; NULL: this werkzeug has no such thing. */
     PyObject *request_type, *response_type, *headers_type, *dump_cookie;
     PyObject *cookie_key, *vary_key, *set_cookie_key; /* names of headers */
@@ -104,6 +104,11 @@ typedef struct cx_store {
     PyObject *adapter;    /* of a wrapped store, or NULL; borrowed from the chain, which owns it */
     Py_ssize_t users;     /* flows over it and operations under way; then it is not closed */
     struct cx_maintainer *maintainer;
+    /* Of a store that moves records: the decorator, and of the other store what stands above of
+     * this one. NULL else. */
+    cession_store *migrate, *other_trace;
+    const char *other_name;
+    PyObject *other_adapter;
 } cx_store;
 
 int cx_store_add(PyObject *module, cx_state *state);
@@ -163,7 +168,8 @@ typedef struct cx_interface {
     int64_t timeout_ms, touch_interval_ms;
     uint64_t counts[CX_EV_COUNT];
     bool permanent, use_signer, lazy, strict_types, plain_session_class, raise_on_conflict;
-    char on_store_error; /* 'r' raise, 'e' empty, '5' 503 */
+    bool imports_cookies; /* _import_cookie is asked about cookies that hold no id */
+    char on_store_error;  /* 'r' raise, 'e' empty, '5' 503 */
     Py_ssize_t sid_length;
 } cx_interface;
 

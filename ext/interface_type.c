@@ -259,22 +259,23 @@ static PyObject *interface_configure(cx_interface *self, PyObject *args, PyObjec
                             "events",
                             "defaults",
                             "serializer_class",
+                            "imports_cookies",
                             NULL};
     cx_state *state = cx_state_of_type(Py_TYPE(self));
     PyObject *store, *session_class, *touch_interval = Py_None, *timeout = NULL;
     PyObject *events = Py_None, *defaults = Py_None, *key_prefix = NULL, *format = NULL;
     PyObject *serializer_class = NULL;
     cx_flow_codec codec;
-    int permanent = 1, use_signer = 0, strict_types = 0, lazy = 0;
+    int permanent = 1, use_signer = 0, strict_types = 0, lazy = 0, imports_cookies = 0;
     Py_ssize_t sid_length = CESSION_SID_BYTES_DEFAULT;
     const char *conflict = "merge", *on_store_error = "raise";
     int64_t touch_interval_ms = -1, timeout_ms = 2000;
     if (!state ||
         !PyArg_ParseTupleAndKeywords(
-            args, kwargs, "O!O!|$UppnOOsspOpOOO!:_configure", names, state->store_type, &store,
+            args, kwargs, "O!O!|$UppnOOsspOpOOO!p:_configure", names, state->store_type, &store,
             &PyType_Type, &session_class, &key_prefix, &permanent, &use_signer, &sid_length,
             &format, &touch_interval, &conflict, &on_store_error, &strict_types, &timeout, &lazy,
-            &events, &defaults, &PyType_Type, &serializer_class)) {
+            &events, &defaults, &PyType_Type, &serializer_class, &imports_cookies)) {
         return NULL;
     }
     if (self->store) {
@@ -327,6 +328,7 @@ static PyObject *interface_configure(cx_interface *self, PyObject *args, PyObjec
     self->permanent = permanent;
     self->use_signer = use_signer;
     self->strict_types = strict_types;
+    self->imports_cookies = imports_cookies;
     self->lazy = lazy && state->context_var && hears_of_access(state, session_class);
     self->touch_interval_ms = touch_interval_ms;
     self->raise_on_conflict = raise_on_conflict;

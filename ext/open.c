@@ -194,6 +194,30 @@ static int read_incoming(cx_interface *self, PyObject *app, PyObject *request, i
     return 0;
 }
 
+/* A cookie that holds no id may be a session of another kind: the interface says under which id
+ * that is to be found. An application's own ids may look like one. */
+static int import_incoming(cx_interface *self, PyObject *app, incoming *in)
+{
+    if (!self->imports_cookies || !in->text ||
+        !(in->cookie.refused || self->overrides.generate_sid)) {
+        return 0;
+    }
+    PyObject *sid = PyObject_CallMethodObjArgs((PyObject *)self, self->state->s._import_cookie, app,
+                                               in->text, NULL);
+    Py_ssize_t len = 0;
+    const char *text = sid && sid != Py_None ? PyUnicode_AsUTF8AndSize(sid, &len) : NULL;
+    if (!text) {
+        Py_XDECREF(sid);
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    Py_SETREF(in->text, sid);
+    in->cookie = (cession_cookie_sid){
+        .sid = cession_span_of(text, (size_t)len),
+        .old_signature = true, /* the id is to be sent in the cookie's place */
+    };
+    return 0;
+}
+
 /* ---- lazy or not ------------------------------------------------------------------------------
  */
 
@@ -252,7 +276,8 @@ PyObject *cx_open_session(cx_interface *self, PyObject *app, PyObject *request)
     incoming in = {0};
     cx_session *session = NULL;
     cession_session *core;
-    if (cx_interface_overrides(self) < 0 || read_incoming(self, app, request, &in) < 0) {
+    if (cx_interface_overrides(self) < 0 || read_incoming(self, app, request, &in) < 0 ||
+        import_incoming(self, app, &in) < 0) {
         Py_XDECREF(in.text);
         return NULL;
     }

@@ -1,8 +1,9 @@
 /* flask_session._core.Store: the handle that Python code has on a C store.
  *
  * A store is put together as prefix(trace(gil(breaker(driver)))) for a driver,
- * prefix(trace(breaker(py))) for a Python adapter. Requests go through the C
- * session; the methods here serve tests, tools and the CLI.
+ * prefix(trace(breaker(py))) for a Python adapter; one that moves records is migrate(own, other)
+ * over two of these. Requests go through the C session; the methods here serve tests, tools and
+ * the CLI.
  */
 #include "core.h"
 
@@ -143,6 +144,24 @@ static int store_unused(cx_store *self)
     return 0;
 }
 
+/* What `from` has becomes that of `to`, under another outermost store. */
+static void store_take_over(cx_store *to, cx_store *from, cession_store *chain)
+{
+    to->store = chain;
+    to->trace = from->trace;
+    to->bare = from->bare;
+    to->name = from->name;
+    to->adapter = from->adapter;
+    to->maintainer = from->maintainer;
+    to->migrate = from->migrate;
+    to->other_trace = from->other_trace;
+    to->other_name = from->other_name;
+    to->other_adapter = from->other_adapter;
+    from->store = from->trace = from->bare = from->migrate = from->other_trace = NULL;
+    from->adapter = from->other_adapter = NULL;
+    from->maintainer = NULL;
+}
+
 static PyObject *store_prefixed(cx_store *self, PyObject *arg)
 {
     cession_error err = CESSION_ERROR_INIT;
@@ -164,15 +183,61 @@ static PyObject *store_prefixed(cx_store *self, PyObject *arg)
         Py_DECREF(made);
         return cx_raise(state, status, &err);
     }
-    made->store = chain;
-    made->trace = self->trace;
-    made->bare = self->bare;
-    made->name = self->name;
-    made->adapter = self->adapter;
-    made->maintainer = self->maintainer;
-    self->store = self->trace = self->bare = NULL;
-    self->adapter = NULL;
-    self->maintainer = NULL;
+    store_take_over(made, self, chain);
+    return (PyObject *)made;
+}
+
+static PyObject *store_migrating(cx_store *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"other", "lifetime_ms", "follow", "only", "tombstone_ms", NULL};
+    cession_error err = CESSION_ERROR_INIT;
+    cession_store *chain;
+    cx_store *other;
+    const char *only = "";
+    Py_ssize_t only_len = 0;
+    long long lifetime_ms, tombstone_ms = 0;
+    int follow = 0;
+    cx_state *state = state_of((PyObject *)self);
+    if (!state || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!L|ps#L:migrating", names,
+                                               state->store_type, &other, &lifetime_ms, &follow,
+                                               &only, &only_len, &tombstone_ms)) {
+        return NULL;
+    }
+    if (store_usable(self) < 0 || store_unused(self) < 0 || store_usable(other) < 0 ||
+        store_unused(other) < 0) {
+        return NULL;
+    }
+    if (self->migrate || other->migrate) {
+        PyErr_SetString(PyExc_ValueError, "one of the stores moves records already");
+        return NULL;
+    }
+    PyTypeObject *type = Py_TYPE(self);
+    cx_store *made = (cx_store *)type->tp_alloc(type, 0);
+    if (!made) {
+        return NULL;
+    }
+    cession_migrate_config config = {
+        .lifetime_ms = lifetime_ms,
+        .tombstone_ms = tombstone_ms,
+        .only = cession_span_of(only, (size_t)only_len),
+        .follow = follow,
+    };
+    int status = cession_store_migrate(follow ? other->store : self->store,
+                                       follow ? self->store : other->store, &config, &chain, &err);
+    if (status != CESSION_OK) {
+        Py_DECREF(made);
+        return cx_raise(state, status, &err);
+    }
+    store_take_over(made, self, chain);
+    made->migrate = chain;
+    made->other_trace = other->trace;
+    made->other_name = other->name;
+    made->other_adapter = other->adapter;
+    struct cx_maintainer *maintainer = other->maintainer;
+    other->store = other->trace = other->bare = NULL;
+    other->adapter = NULL;
+    other->maintainer = NULL;
+    cx_maintainer_free(maintainer);
     return (PyObject *)made;
 }
 
@@ -180,9 +245,9 @@ static void store_shut(cx_store *self)
 {
     cession_store *chain = self->store;
     struct cx_maintainer *maintainer = self->maintainer;
-    self->store = self->trace = self->bare = NULL;
+    self->store = self->trace = self->bare = self->migrate = self->other_trace = NULL;
     self->maintainer = NULL;
-    self->adapter = NULL;
+    self->adapter = self->other_adapter = NULL;
     cx_maintainer_free(maintainer);
     cession_store_close(chain);
 }
@@ -448,14 +513,11 @@ static PyObject *store_scan(cx_store *self, PyObject *args, PyObject *kwargs)
     return result;
 }
 
-static PyObject *store_counts(cx_store *self, PyObject *Py_UNUSED(ignored))
+static PyObject *counts_of(cx_store *self, cession_store *trace)
 {
     cession_store_counts c;
     cession_error err = CESSION_ERROR_INIT;
-    if (store_usable(self) < 0) {
-        return NULL;
-    }
-    int status = cession_store_trace_counts(self->trace, &c, &err);
+    int status = cession_store_trace_counts(trace, &c, &err);
     if (status < 0) {
         return cx_raise(state_of((PyObject *)self), status, &err);
     }
@@ -469,6 +531,43 @@ static PyObject *store_counts(cx_store *self, PyObject *Py_UNUSED(ignored))
                          (count)c.busy);
 }
 
+static PyObject *store_counts(cx_store *self, PyObject *Py_UNUSED(ignored))
+{
+    return store_usable(self) < 0 ? NULL : counts_of(self, self->trace);
+}
+
+static PyObject *name_of(const char *name, PyObject *adapter)
+{
+    return adapter ? PyObject_GetAttrString(adapter, "name") : PyUnicode_FromString(name);
+}
+
+static PyObject *store_moves(cx_store *self, PyObject *Py_UNUSED(ignored))
+{
+    cession_migrate_counts c;
+    cession_error err = CESSION_ERROR_INIT;
+    if (store_usable(self) < 0) {
+        return NULL;
+    }
+    if (!self->migrate) {
+        Py_RETURN_NONE;
+    }
+    int status = cession_store_migrate_counts(self->migrate, &c, &err);
+    if (status < 0) {
+        return cx_raise(state_of((PyObject *)self), status, &err);
+    }
+    PyObject *name = name_of(self->other_name, self->other_adapter);
+    PyObject *counts = name ? counts_of(self, self->other_trace) : NULL;
+    typedef unsigned long long count;
+    PyObject *made = counts
+                         ? Py_BuildValue("{sOsKsKsKsKsO}", "store", name, "moved", (count)c.moved,
+                                         "missed", (count)c.missed, "refused", (count)c.refused,
+                                         "carried", (count)c.carried, "operations", counts)
+                         : NULL;
+    Py_XDECREF(name);
+    Py_XDECREF(counts);
+    return made;
+}
+
 static PyObject *store_get_capabilities(cx_store *self, void *Py_UNUSED(closure))
 {
     return store_usable(self) < 0 ? NULL : PyLong_FromUnsignedLong(self->store->caps);
@@ -479,10 +578,7 @@ static PyObject *store_get_name(cx_store *self, void *Py_UNUSED(closure))
     if (store_usable(self) < 0) {
         return NULL;
     }
-    if (self->adapter) {
-        return PyObject_GetAttrString(self->adapter, "name");
-    }
-    return PyUnicode_FromString(self->name);
+    return name_of(self->name, self->adapter);
 }
 
 static PyObject *store_get_adapter(cx_store *self, void *Py_UNUSED(closure))
@@ -494,6 +590,7 @@ static int store_traverse(cx_store *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->adapter);
+    Py_VISIT(self->other_adapter);
     return 0;
 }
 
@@ -521,6 +618,12 @@ static PyMethodDef store_methods[] = {
     {"prefixed", (PyCFunction)store_prefixed, METH_O,
      "prefixed(prefix) -> Store\n\nThe same store with prefix before every key; takes this one "
      "over, which is closed from then on."},
+    {"migrating", WITH_KEYWORDS(store_migrating), METH_VARARGS | METH_KEYWORDS,
+     "migrating(other, lifetime_ms, follow=False, only='', tombstone_ms=60000) -> Store\n\nThis "
+     "store, and what it does not have is moved here from the other; with follow what others have "
+     "moved there is used there. Takes both over. See cession_store_migrate."},
+    {"moves", (PyCFunction)store_moves, METH_NOARGS,
+     "moves() -> dict | None\n\nWhat a store made by migrating() has moved."},
     {"close", (PyCFunction)store_close, METH_NOARGS,
      "close()\n\nFree everything; idempotent. "
      "RuntimeError while a session interface or an operation uses the store."},

@@ -28,6 +28,8 @@ from .signals import Events
 if TYPE_CHECKING:
     from flask import Flask, Response
 
+    from .moving import CookieStore
+
     class _Session(_core.Session, SessionMixin):
         permanent: bool
         new: bool
@@ -116,6 +118,11 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
     #: The store expires records by itself.
     ttl: bool = True
     _autodelete: bool = False
+    #: It is there for its store only, beside the application's own interface.
+    _beside: bool = False
+    #: What moving.py keeps here: the interface of the other store; the cookies that were offered.
+    _other: ServerSideSessionInterface | None = None
+    _cookies: CookieStore | None = None
 
     def __init__(
         self,
@@ -142,8 +149,13 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
         )
         self._on_store_error: str = config.read(app, "SESSION_ON_STORE_ERROR")
         base = ServerSideSessionInterface
+        store = self._make_store(key_prefix)
+        if app is not None and not self._beside and config.moves(app):
+            from . import moving
+
+            store = moving.over_both(app, self, store)
         self._configure(
-            store=self._make_store(key_prefix),
+            store=store,
             session_class=self.session_class,
             key_prefix=key_prefix,
             permanent=config.check("SESSION_PERMANENT", permanent),
@@ -159,6 +171,7 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
             events=_events,
             defaults={name: getattr(base, name) for name in _OURS},
             serializer_class=MsgSpecSerializer,
+            imports_cookies=self._cookies is not None,
         )
         if replaced is not None:  # by the class, or before this constructor ran
             self.serializer = replaced
@@ -175,6 +188,11 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
 
     def _open_store(self, key_prefix: str) -> _core.Store | None:
         """The store, without the prefix; None where the three methods are the store."""
+        return None
+
+    def _open_hashed_store(self) -> _core.Store | None:
+        """The store under the hashes that it keeps in the place of keys and prefix; None where
+        it keeps the keys."""
         return None
 
     def _overrides(self, *names: str) -> list[str]:
@@ -269,6 +287,13 @@ class ServerSideSessionInterface(_core.Interface, FlaskSessionInterface):
             self._delete_expired_sessions()
         except _core.SessionStoreError:
             flask.current_app.logger.warning("expired sessions could not be purged", exc_info=True)
+
+    def _import_cookie(self, app: Flask, text: str) -> str | None:
+        """The id under which the store finds a session that came in a signed cookie; called by
+        the extension with SESSION_MIGRATE_FROM = "cookie"."""
+        from . import moving
+
+        return moving.import_cookie(self, app, text)
 
     # -- when the store fails; called by the extension ----------------------------------
 

@@ -1,8 +1,12 @@
-"""Commands: ``flask session stats``, ``flask session purge``, ``flask session_cleanup``."""
+"""Commands: ``flask session stats``, ``purge`` and ``migrate``, ``flask session_cleanup``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from flask import current_app
@@ -37,6 +41,58 @@ def stats() -> None:
 def purge() -> None:
     """Delete expired sessions."""
     click.echo(f"{_extension().purge()} expired sessions deleted")
+
+
+_LINE_EACH = 10_000
+
+
+@contextlib.contextmanager
+def _progress(steps: Iterable[Any], label: str) -> Iterator[Iterable[Any]]:
+    """A bar on a terminal, a line now and then elsewhere."""
+    if sys.stdout.isatty():
+        with click.progressbar(steps, label=label, show_pos=True) as bar:
+            yield bar
+        return
+
+    def with_lines() -> Iterator[Any]:
+        for count, step in enumerate(steps, 1):
+            if count % _LINE_EACH == 0:
+                click.echo(f"{count} {label}")
+            yield step
+
+    yield with_lines()
+
+
+@session_group.command("migrate")
+@click.option("--from", "source", required=True, metavar="STORE", help="Where the sessions are.")
+@click.option("--to", "target", required=True, metavar="STORE", help="Where they go.")
+@click.option("--from-prefix", metavar="TEXT", help="SESSION_KEY_PREFIX there, if it is another.")
+@click.option("--to-prefix", metavar="TEXT", help="SESSION_KEY_PREFIX there, if it is another.")
+@click.option("--move", is_flag=True, help="Take them away from where they are, one by one.")
+@click.option(
+    "--state",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file that says how far it came (default: one in the instance folder).",
+)
+@click.option("--batch", type=click.IntRange(1, 10_000), default=200, show_default=True)
+@click.option("--verify/--no-verify", default=True, help="Look for each one in the target.")
+def migrate(source: str, target: str, verify: bool, **options: Any) -> None:
+    """Bring all sessions from one store to another.
+
+    STORE is a SESSION_TYPE, whose other settings are the application's, or a URL. What the target
+    has already is left alone, so it may be run again, and goes on where it was broken off. While
+    the site runs with SESSION_MIGRATE_FROM, use --move.
+    """
+    from ._core import SessionConfigError, SessionStoreError
+    from .migrate import Migration
+
+    try:
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        complete = Migration(app, source, target, **options).run(click.echo, _progress, verify)
+    except (SessionConfigError, SessionStoreError) as error:
+        raise click.ClickException(str(error)) from error
+    if not complete:
+        raise SystemExit(1)
 
 
 @click.command("session_cleanup")

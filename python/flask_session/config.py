@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -188,10 +188,21 @@ def _choice(*choices: str) -> Callable[[str, Any], str]:
 def _url(key: str, value: Any) -> str | None:
     if value is None:
         return None
-    if _text(key, value).partition(":")[0].lower() not in SCHEMES:
+    if ":" not in _text(key, value) or value.partition(":")[0].lower() not in SCHEMES:
         schemes = ", ".join(f"{scheme}:" for scheme in SCHEMES)
         raise SessionConfigError(f"{key} must be a URL that begins with one of {schemes}")
     return str(value)
+
+
+def _other_store(key: str, value: Any) -> Any:
+    if value is None or (isinstance(value, str | Mapping) and value):
+        return value.lower() if isinstance(value, str) and value.isalnum() else value
+    refuse(key, "a SESSION_TYPE, a URL or a dict of configuration keys", value)
+
+
+def check_url(key: str, value: str) -> str:
+    """The URL; SessionConfigError, which does not show it, when it is of no known type."""
+    return str(_url(key, value))
 
 
 def _place(key: str, value: Any, what: str) -> str:
@@ -267,6 +278,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "SESSION_STRICT_TYPES": _flag,
     "SESSION_STORE_TIMEOUT": _timeout,
     "SESSION_NATIVE": _flag,
+    "SESSION_MIGRATE_FROM": _other_store,
+    "SESSION_MIGRATE_TO": _other_store,
     "SESSION_SQLITE": _path,
     "SESSION_SQLITE_SYNCHRONOUS": _choice("normal", "full"),
     "SESSION_FILE_DIR": _folder,
@@ -303,10 +316,20 @@ def check(key: str, value: Any) -> Any:
     return _CHECKS[key](key, value)
 
 
+def value(settings: Mapping[str, Any], key: str) -> Any:
+    """The checked value of key in the settings, or the default."""
+    return check(key, settings.get(key, getattr(Defaults, key)))
+
+
 def read(app: Flask | None, key: str) -> Any:
     """The checked value of key in the application's configuration, or the default."""
-    default = getattr(Defaults, key)
-    return check(key, default if app is None else app.config.get(key, default))
+    return value({} if app is None else app.config, key)
+
+
+def moves(app: Flask) -> bool:
+    """Whether sessions move to another store, or from one."""
+    keys = ("SESSION_MIGRATE_FROM", "SESSION_MIGRATE_TO")
+    return any(app.config.get(key) is not None for key in keys)
 
 
 def check_lifetime(app: Flask) -> None:
@@ -351,24 +374,31 @@ def session_type(app: Flask) -> str:
     Unset without a SECRET_KEY is "null": the application does not use sessions.
     With one it means to, and forgot to say where: SessionConfigError.
     """
-    value = app.config.get("SESSION_TYPE")
+    name = app.config.get("SESSION_TYPE")
     url: str | None = read(app, "SESSION_URL")
-    if value is None:
-        if url is not None:
-            return SCHEMES[url.partition(":")[0].lower()]
+    if name is None and url is None:
         if app.secret_key:
             raise SessionConfigError(f"SESSION_TYPE is not set; it must be one of {TYPES}")
         return "null"
-    name = _text("SESSION_TYPE", value).lower()
-    if name in UNAVAILABLE:
+    return kind_of(name, url)
+
+
+def type_of_url(url: str) -> str:
+    """The type of a URL that was checked."""
+    return SCHEMES[url.partition(":")[0].lower()]
+
+
+def kind_of(name: Any, url: str | None, key: str = "SESSION_TYPE") -> str:
+    """The type that a name, a URL or both ask for; key: where the name stands."""
+    if name is None and url is not None:
+        return type_of_url(url)
+    kind = _text(key, name).lower()
+    if kind in UNAVAILABLE:
         raise SessionConfigError(
-            f"SESSION_TYPE {name!r} is not available in this version of cession;"
-            f" it must be one of {TYPES}"
+            f"{key} {kind!r} is not available in this version of cession; it must be one of {TYPES}"
         )
-    if name not in BACKENDS and name not in ("null", "custom"):
-        raise SessionConfigError(
-            f"SESSION_TYPE {value!r:.60} is unknown; it must be one of {TYPES}"
-        )
-    if url is not None and SCHEMES[url.partition(":")[0].lower()] != name:
-        raise SessionConfigError(f"SESSION_TYPE is {name!r}, but SESSION_URL names another type")
-    return name
+    if kind not in BACKENDS and kind not in ("null", "custom"):
+        raise SessionConfigError(f"{key} {name!r:.60} is unknown; it must be one of {TYPES}")
+    if url is not None and type_of_url(url) != kind:
+        raise SessionConfigError(f"{key} is {kind!r}, but SESSION_URL names another type")
+    return kind

@@ -44,6 +44,11 @@ class Defaults:
     SESSION_STORE_TIMEOUT: float = 2.0
     #: Let a plain client object be replaced by the native driver of its store.
     SESSION_NATIVE: bool = True
+    #: The store that the sessions come from: one that is missing is looked up there and moved. A
+    #: SESSION_TYPE, a URL, a dict of configuration keys, or "cookie" for Flask's own sessions.
+    SESSION_MIGRATE_FROM: Any = None
+    #: The store that the sessions go to: what other processes have moved there is found.
+    SESSION_MIGRATE_TO: Any = None
 
     #: Path of the database file; relative paths start in the instance folder.
     SESSION_SQLITE: str = "flask_session.sqlite3"

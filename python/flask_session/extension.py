@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from . import _core, cli, config
+from . import _core, cli, config, stores
 from .base import ServerSideSessionInterface
 from .null import NullSessionInterface
 
@@ -33,12 +32,21 @@ class Extension:
     def stats(self) -> dict[str, Any]:
         """Since the start of this process: how often the ``store`` (its name) was asked for
         each operation and gave each answer (``load``, ..., ``conflict``, ``gone``, ...), and
-        the ``events`` of the session layer by name."""
+        the ``events`` of the session layer by name. With SESSION_MIGRATE_FROM or _TO
+        ``moves``: the other ``store``, the sessions ``moved``, those that it did not have either
+        (``missed``), those not moved because they were logged out meanwhile (``refused``), the
+        changes made there during a move (``carried``), and the other store's ``operations``."""
         interface = self.interface
         if not isinstance(interface, ServerSideSessionInterface):
             return {}
         store = interface._store
-        return {"store": store.name, **store.counts(), "events": interface._counts()}
+        moves = store.moves()
+        return {
+            "store": store.name,
+            **store.counts(),
+            **({} if moves is None else {"moves": moves}),
+            "events": interface._counts(),
+        }
 
     def purge(self, limit: int | None = None) -> int:
         """Delete expired sessions, at most limit (None: all), in batches of 1,000; returns
@@ -99,27 +107,11 @@ class Session:
         kind = config.session_type(app)
         if kind == "null":
             return NullSessionInterface()
-        options = {
-            name: config.read(app, key)
-            for name, key in (
-                ("key_prefix", "SESSION_KEY_PREFIX"),
-                ("use_signer", "SESSION_USE_SIGNER"),
-                ("permanent", "SESSION_PERMANENT"),
-                ("sid_length", "SESSION_ID_LENGTH"),
-                ("serialization_format", "SESSION_SERIALIZATION_FORMAT"),
-                ("cleanup_n_requests", "SESSION_CLEANUP_N_REQUESTS"),
-            )
-        }
         url = config.read(app, "SESSION_URL")
-        (argument, place), *others = config.ARGUMENTS[kind].items()
+        place = next(iter(config.ARGUMENTS[kind].values()))
         if url is not None and app.config.get(place) is not None:
             raise _core.SessionConfigError(f"SESSION_URL and {place} are both set; keep one")
-        options[argument] = url or app.config.get(place)
-        options.update((name, config.read(app, key)) for name, key in others)
-        module, name = config.BACKENDS[kind]
-        interface_class = getattr(importlib.import_module(f".{module}", __package__), name)
-        interface: SessionInterface = interface_class(app, **options)
-        return interface
+        return stores.make_interface(app, kind, app.config, url)
 
 
 def _refuse_predecessors() -> None:

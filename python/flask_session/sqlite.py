@@ -66,3 +66,11 @@ class SqliteSessionInterface(ServerSideSessionInterface):
         if self._url is not None:
             return _core.Store.open_url(self._url)
         return _core.Store.open("sqlite", {"path": self._path, "synchronous": self._synchronous})
+
+    def _open_hashed_store(self) -> _core.Store:
+        if self._url is not None:
+            return _core.Store.open_url(
+                self._url + ("&" if "?" in self._url else "?") + "keys=hashed"
+            )
+        options = {"path": self._path, "synchronous": self._synchronous, "keys": "hashed"}
+        return _core.Store.open("sqlite", options)

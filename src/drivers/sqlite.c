@@ -1,7 +1,8 @@
 /* The embedded driver: one SQLite file in WAL mode, shared by threads and
  * processes of one machine.
  *
- * Options: path (required), synchronous=normal|full, max_handles.
+ * Options: path (required), synchronous=normal|full, max_handles, keys=text|hashed
+ * (hashed: keys are 16 bytes, as a scan gives them; for copying from file to file).
  *
  * Caveats:
  * - There must be one copy of the SQLite library in the process. POSIX file
@@ -87,6 +88,7 @@
 #define PURGE_PAUSE_NS (6 * NS_PER_MS) /* above WAIT_LONGEST_NS: whoever waits gets in */
 
 #define TABLE "cession_sessions"
+#define SCAN_KEY_BYTES 16u /* of the hash: id and tag */
 
 enum {
     SQL_LOAD,
@@ -147,7 +149,7 @@ static const char schema[] =
 typedef struct sqlite_store {
     cession_store base;
     ces_pool *pool;
-    bool full_sync;
+    bool full_sync, hashed_keys;
     bool closing;          /* the last connection may checkpoint and tidy up */
     atomic_uint file;      /* counts how often the file was seen to have moved */
     atomic_uint wal_pages; /* length of the log after the last commit seen */
@@ -728,9 +730,16 @@ static int take_for(cession_store *store, cession_span key, cession_deadline dea
         return rc;
     }
     uint8_t digest[EVP_MAX_MD_SIZE];
-    if (EVP_DigestInit_ex(h->hash, NULL, NULL) != 1 ||
-        EVP_DigestUpdate(h->hash, key.data, key.len) != 1 ||
-        EVP_DigestFinal_ex(h->hash, digest, NULL) != 1) {
+    if (self_of(store)->hashed_keys) {
+        if (key.len != SCAN_KEY_BYTES) {
+            give_back(h);
+            return cession_fail(err, CESSION_E_INVALID, "a hashed key has %u bytes",
+                                SCAN_KEY_BYTES);
+        }
+        memcpy(digest, key.data, SCAN_KEY_BYTES);
+    } else if (EVP_DigestInit_ex(h->hash, NULL, NULL) != 1 ||
+               EVP_DigestUpdate(h->hash, key.data, key.len) != 1 ||
+               EVP_DigestFinal_ex(h->hash, digest, NULL) != 1) {
         h->broken = true;
         give_back(h);
         return cession_fail(err, CESSION_E_CRYPTO, "SHA-256 failed");
@@ -1157,8 +1166,6 @@ static int sqlite_remove(cession_store *store, cession_span key, cession_deadlin
 
 /* ---- scan ------------------------------------------------------------------------ */
 
-#define SCAN_KEY_BYTES 16u
-
 typedef struct scanned {
     uint8_t key[SCAN_KEY_BYTES]; /* the hash: id and tag */
     cession_buf value;
@@ -1251,7 +1258,7 @@ static void sqlite_close(cession_store *store)
 
 typedef struct settings {
     const char *path;
-    bool full_sync;
+    bool full_sync, hashed_keys;
     size_t max_handles;
 } settings;
 
@@ -1269,6 +1276,12 @@ static int read_options(const cession_option *options, size_t count, settings *r
                 return cession_fail(err, CESSION_E_INVALID,
                                     "synchronous of a sqlite store must be normal or full");
             }
+        } else if (strcmp(options[i].name, "keys") == 0) {
+            s.hashed_keys = strcmp(value, "hashed") == 0;
+            if (!s.hashed_keys && strcmp(value, "text") != 0) {
+                return cession_fail(err, CESSION_E_INVALID,
+                                    "keys of a sqlite store must be text or hashed");
+            }
         } else if (strcmp(options[i].name, "max_handles") == 0) {
             char *end;
             unsigned long number = strtoul(value, &end, 10);
@@ -1281,7 +1294,7 @@ static int read_options(const cession_option *options, size_t count, settings *r
         } else {
             return cession_fail(
                 err, CESSION_E_INVALID,
-                "unknown option; a sqlite store takes path, synchronous and max_handles");
+                "unknown option; a sqlite store takes path, synchronous, max_handles and keys");
         }
     }
     if (s.path == NULL || s.path[0] == '\0' || s.path[0] == ':' ||
@@ -1349,6 +1362,7 @@ static int sqlite_open(const cession_option *options, size_t count, cession_stor
                 (s.full_sync ? 0 : (unsigned)CESSION_CAP_FAST),
     };
     self->full_sync = s.full_sync;
+    self->hashed_keys = s.hashed_keys;
     atomic_init(&self->wal_due, WAL_DUE_PAGES);
     memcpy(self->path, path, len + 1);
     self->dir_len = (size_t)(strrchr(self->path, '/') - self->path);

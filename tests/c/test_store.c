@@ -1025,7 +1025,11 @@ static void test_urls(void)
     check_url("sqlite:///absolute/file?", CESSION_OK, NULL);
     check_url("sqlite:f?synchronous=FULL", CESSION_OK, NULL);
     check_url("sqlite:f?synchronous=secret", CESSION_E_INVALID, "normal or full");
-    check_url("sqlite:f?timeout=secret", CESSION_E_INVALID, "path, synchronous and max_handles");
+    check_url("sqlite:f?timeout=secret", CESSION_E_INVALID,
+              "path, synchronous, max_handles and keys");
+    check_url("sqlite:f?keys=text", CESSION_OK, NULL);
+    check_url("sqlite:f?keys=hashed", CESSION_OK, NULL);
+    check_url("sqlite:f?keys=secret", CESSION_E_INVALID, "text or hashed");
     check_url("sqlite:f?path=secret", CESSION_E_INVALID, "twice");
     check_url("sqlite:f?max_handles=0", CESSION_E_INVALID, "1 to 64");
     check_url("sqlite:f?max_handles=65", CESSION_E_INVALID, "1 to 64");
