@@ -28,13 +28,16 @@ _SLOW_SECONDS = 10.0
 _REMEMBERED_MAX = 10_000
 
 
-def require(module: str, extra: str, kind: str | None = None) -> Any:
+def require(
+    module: str, extra: str, kind: str | None = None, *, package: str | None = None
+) -> Any:
     """The imported module; SessionConfigError that names the extra when it is missing. kind: the
-    SESSION_TYPE where that is not the extra's name."""
+    SESSION_TYPE where that is not the extra's name. package: the distribution, where that is not
+    called like the module."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
+        package = package or module.partition(".")[0]
         raise _core.SessionConfigError(
             f'SESSION_TYPE = "{kind or extra}" needs the Python package {package}:'
             f" pip install 'cession[{extra}]'"

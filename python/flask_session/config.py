@@ -26,8 +26,10 @@ _SQLALCHEMY = ("table", "sequence", "schema", "bind_key", "create")
 #: SESSION_TYPE -> (module, class) of the stores of this version.
 BACKENDS = {
     "cachelib": ("cachelib", "CacheLibSessionInterface"),
+    "datastore": ("datastore", "GoogleCloudDatastoreSessionInterface"),
     "elasticsearch": ("elasticsearch", "ElasticsearchSessionInterface"),
     "filesystem": ("filesystem", "FileSystemSessionInterface"),
+    "firestore": ("firestore", "GoogleFireStoreSessionInterface"),
     "memcached": ("memcached", "MemcachedSessionInterface"),
     "memory": ("memory", "MemorySessionInterface"),
     "peewee": ("peewee", "PeeweeSessionInterface"),
@@ -41,6 +43,7 @@ BACKENDS = {
 #: key. The first is the place, which SESSION_URL may give instead.
 ARGUMENTS = {
     "cachelib": {"client": "SESSION_CACHELIB"},
+    "datastore": {"client": "SESSION_DATASTORE", "project": "GCLOUD_APP_PROJECT_ID"},
     "elasticsearch": {
         "client": "SESSION_ELASTICSEARCH",
         "host": "SESSION_ELASTICSEARCH_HOST",
@@ -51,6 +54,7 @@ ARGUMENTS = {
         "threshold": "SESSION_FILE_THRESHOLD",
         "mode": "SESSION_FILE_MODE",
     },
+    "firestore": {"client": "SESSION_FIRESTORE", "collection": "SESSION_FIRESTORE_COLLECT"},
     "memcached": {"client": "SESSION_MEMCACHED"},
     "memory": {"client": "SESSION_MEMORY"},
     "peewee": {
@@ -78,10 +82,7 @@ ARGUMENTS = {
     "sqlite": {"path": "SESSION_SQLITE", "synchronous": "SESSION_SQLITE_SYNCHRONOUS"},
 }
 #: Types that Flask-Session or Flask-Session2 know and this version does not.
-UNAVAILABLE = {
-    "dynamodb",
-    *("datastore", "firestore"),
-}
+UNAVAILABLE = {"dynamodb"}
 TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
 #: URL scheme -> SESSION_TYPE.
 SCHEMES = {
@@ -302,6 +303,10 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "SESSION_ELASTICSEARCH": _anything,
     "SESSION_ELASTICSEARCH_HOST": _hosts,
     "SESSION_ELASTICSEARCH_INDEX": _index,
+    "SESSION_DATASTORE": _anything,
+    "GCLOUD_APP_PROJECT_ID": _name,
+    "SESSION_FIRESTORE": _anything,
+    "SESSION_FIRESTORE_COLLECT": _text,
     "SESSION_SQLALCHEMY": _anything,
     "SESSION_SQLALCHEMY_TABLE": _name,
     "SESSION_SQLALCHEMY_SEQUENCE": _optional_name,

@@ -116,6 +116,18 @@ class Defaults:
     #: The name of the index.
     SESSION_ELASTICSEARCH_INDEX: str = "sessions"
 
+    #: A google.cloud.datastore.Client, or a function that returns one; None: made from the
+    #: environment.
+    SESSION_DATASTORE: Any = None
+    #: The project of a client that is made here; "unknown": that of the environment.
+    GCLOUD_APP_PROJECT_ID: str = "unknown"
+
+    #: A google.cloud.firestore.Client, or a function that returns one; None: made from the
+    #: environment.
+    SESSION_FIRESTORE: Any = None
+    #: The name of the collection.
+    SESSION_FIRESTORE_COLLECT: str = "flask_session"
+
     # What follows belongs to stores that this version does not have yet.
     SESSION_DYNAMODB: Any = None  # credentials from the environment
     SESSION_DYNAMODB_TABLE: str = "Sessions"  # "sessions" with Flask-Session2's settings
@@ -124,6 +136,3 @@ class Defaults:
     SESSION_DYNAMODB_SECRET: str | None = None
     SESSION_DYNAMODB_ENDPOINT: str | None = None
     SESSION_DYNAMODB_REGION: str | None = None
-    GCLOUD_APP_PROJECT_ID: str = "unknown"
-    SESSION_FIRESTORE: Any = None
-    SESSION_FIRESTORE_COLLECT: str = "flask_session"

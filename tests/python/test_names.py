@@ -13,7 +13,9 @@ from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS, TYPES, UNAVAILABLE
 from flask_session.elasticsearch import ElasticsearchSessionInterface
+from flask_session.datastore import GoogleCloudDatastoreSessionInterface
 from flask_session.filesystem import FileSystemSession, FileSystemSessionInterface
+from flask_session.firestore import GoogleFireStoreSessionInterface
 from flask_session.memcached import MemcachedSessionInterface
 from flask_session.mongodb import MongoDBSession, MongoDBSessionInterface
 from flask_session.peewee import PeeweeSessionInterface
@@ -77,8 +79,6 @@ def test_every_type_is_here_or_unavailable():
 UNAVAILABLE_CALLS = [
     ("dynamodb", (None, "session:", None, "sessions", None, None, None, False, True), {}),
     ("dynamodb", (), {"app": None, "client": None, "table_name": "t"}),
-    ("datastore", ("project", "session:", False, True), {}),
-    ("firestore", (None, "flask_session", "session:", False, True), {}),
 ]
 
 
@@ -494,3 +494,71 @@ def test_peewee_in_the_order_of_the_others(app, database):
     assert interface.sql_session_model._meta.table_name == "t"
     assert interface.cleanup_n_requests == 9
     assert interface.ttl is False
+
+
+# ---- datastore, firestore -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def datastore_client(monkeypatch):
+    datastore = pytest.importorskip("google.cloud.datastore")
+    monkeypatch.setenv("DATASTORE_EMULATOR_HOST", "127.0.0.1:1")
+    return datastore.Client(project="tests")
+
+
+def test_datastore_in_flask_session_s_order(app, datastore_client):
+    given = ("p:", True, False, 16, "json", "other")
+    interface = GoogleCloudDatastoreSessionInterface(app, datastore_client, *given)
+    assert (interface.app, interface.client) == (app, datastore_client)
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+    assert (interface.sid_length, interface.serializer.format) == (16, "json")
+    assert interface.gcloud_project == "other"
+    assert interface.ttl is False
+
+
+@pytest.mark.parametrize("given", [("p:", True, False), ("p:", True), ("p:",)])
+@pytest.mark.parametrize("named", [False, True])
+def test_datastore_in_flask_session2_s_order(datastore_client, given, named):
+    if named:
+        names = ("key_prefix", "use_signer", "permanent")
+        arguments = dict(zip(names, given))  # noqa: B905
+        interface = GoogleCloudDatastoreSessionInterface(gcloud_project="tests", **arguments)
+    else:
+        interface = GoogleCloudDatastoreSessionInterface("tests", *given)
+    assert interface.gcloud_project == interface.client.project == "tests"
+    assert interface.key_prefix == "p:"
+    assert interface.use_signer is (len(given) > 1)
+    assert interface.permanent is (len(given) < 3)
+
+
+@pytest.fixture
+def firestore_client(monkeypatch):
+    firestore = pytest.importorskip("google.cloud.firestore")
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1")
+    return firestore.Client(project="tests")
+
+
+def test_firestore_in_flask_session_s_order(app, firestore_client):
+    given = ("p:", True, False, 16, "json", "visits")
+    interface = GoogleFireStoreSessionInterface(app, firestore_client, *given)
+    assert (interface.app, interface.client) == (app, firestore_client)
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+    assert (interface.sid_length, interface.serializer.format) == (16, "json")
+    assert interface.store == firestore_client.collection("visits")
+    assert interface.ttl is False
+
+
+@pytest.mark.parametrize("given", [("p:", True, False), ("p:", True), ("p:",)])
+def test_firestore_in_flask_session2_s_order(firestore_client, given):
+    interface = GoogleFireStoreSessionInterface(firestore_client, "visits", *given)
+    assert interface.client is firestore_client
+    assert interface.store == firestore_client.collection("visits")
+    assert interface.key_prefix == "p:"
+    assert interface.use_signer is (len(given) > 1)
+    assert interface.permanent is (len(given) < 3)
+
+
+def test_firestore_by_name(firestore_client):
+    interface = GoogleFireStoreSessionInterface(client=firestore_client)
+    assert (interface.client, interface.app) == (firestore_client, None)
+    assert interface.store == firestore_client.collection("flask_session")

@@ -17,7 +17,9 @@ from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS
 from flask_session.elasticsearch import ElasticsearchSessionInterface
+from flask_session.datastore import GoogleCloudDatastoreSessionInterface
 from flask_session.filesystem import FileSystemSessionInterface
+from flask_session.firestore import GoogleFireStoreSessionInterface
 from flask_session.memcached import MemcachedSessionInterface
 from flask_session.memory import MemorySessionInterface
 from flask_session.mongodb import MongoDBSessionInterface
@@ -53,6 +55,16 @@ def mongodb(request):
 def elasticsearch(request):
     url = request.getfixturevalue("start_row")("elasticsearch").where["ELASTICSEARCH_URL"]
     return {"client": f"elasticsearch+{url}", "key_prefix": f"overrides-{uuid.uuid4()}:"}
+def google(name):
+    def options(request):
+        row = request.getfixturevalue("start_row")(name)
+        place = f"SESSION_{name.upper()}"
+        return {
+            "client": row.settings(row.where)[place],
+            "key_prefix": f"overrides-{uuid.uuid4()}:",
+        }
+
+    return options
 
 
 def cachelib(request):
@@ -90,10 +102,11 @@ INTERFACES = {
     "cachelib": (CacheLibSessionInterface, cachelib),
     "postgresql": (PostgreSqlSessionInterface, postgresql),
     "peewee": (PeeweeSessionInterface, peewee),
+    "datastore": (GoogleCloudDatastoreSessionInterface, google("datastore")),
+    "firestore": (GoogleFireStoreSessionInterface, google("firestore")),
 }
-MARKS: dict[str, Any] = dict.fromkeys(
-    ("memcached", "mongodb", "postgresql", "redis"), pytest.mark.server
-)
+SERVED = ("datastore", "firestore", "memcached", "mongodb", "postgresql", "redis")
+MARKS: dict[str, Any] = dict.fromkeys(SERVED, pytest.mark.server)
 MARKS["elasticsearch"] = (pytest.mark.server, pytest.mark.slow)
 THREE = ("_retrieve_session_data", "_upsert_session", "_delete_session")
 

@@ -349,8 +349,8 @@ def compete(count: int, work: Callable[[int], Any]) -> list[Any]:
         return list(pool.map(run, range(count)))
 
 
-def test_no_change_is_lost(store, long_run):
-    changes = 200 if long_run else 40
+def test_no_change_is_lost(store, row, long_run):
+    changes = 200 if long_run else row.changes
     store.create("k", b"0", HOUR)
 
     def count_up(number: int) -> None:

@@ -15,6 +15,8 @@ import pytest
 
 from .base import FileRow, Row, Settings, Where, configuration, new_prefix, with_timeout
 from .elasticsearch import Elasticsearch8Row, ElasticsearchRow, OpenSearchRow
+from .datastore import DatastoreRow, FirestoreInDatastoreModeRow
+from .firestore import FirestoreRow
 from .memcached import MEMCACHED_ROWS
 from .mongodb import MongoDBRow, MongoDBUrlRow
 from .peewee import PeeweeMariadbRow, PeeweePostgresqlRow, PeeweeSqliteRow
@@ -36,6 +38,7 @@ ROWS: dict[str, type[Row]] = {
         *(PeeweeSqliteRow, PeeweePostgresqlRow, PeeweeMariadbRow),
         *(MongoDBRow, MongoDBUrlRow),
         *(ElasticsearchRow, Elasticsearch8Row, OpenSearchRow),
+        *(DatastoreRow, FirestoreInDatastoreModeRow, FirestoreRow),
         *(SqlAlchemySqliteRow, SqlAlchemyPostgresRow, SqlAlchemyPsycopg2Row, SqlAlchemyMariadbRow),
     )
 }

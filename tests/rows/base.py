@@ -41,6 +41,8 @@ class Row(ABC):
     raced: ClassVar[bool | None] = False
     """Takes part in the races of several processes: one row for each backend and database. Not
     inherited by other rows. None: it cannot, since nothing lists its records."""
+    changes: ClassVar[int] = 40
+    """So many changes of one record does each of several threads make in a short run."""
     one_port: ClassVar[bool] = True
     """The server is reached on one TCP port, so that a proxy can stand in front of it."""
     round_trips: ClassVar[Mapping[str, int]] = {}

@@ -17,6 +17,7 @@ from __future__ import annotations
 from .base import Service, Services, Unavailable
 from .chromium import ChromiumService
 from .elasticsearch import Elasticsearch8Service, ElasticsearchService, OpenSearchService
+from .google import DatastoreService, FirestoreInDatastoreModeService, FirestoreService
 from .mariadb import MariadbService
 from .memcached import MemcachedService, MemcachedTlsService
 from .mongodb import FerretDBService, MongoDBService
@@ -44,6 +45,9 @@ SERVICES: dict[str, type[Service]] = {
         ElasticsearchService,
         Elasticsearch8Service,
         OpenSearchService,
+        DatastoreService,
+        FirestoreInDatastoreModeService,
+        FirestoreService,
         ChromiumService,
         MemcachedService,
         MemcachedTlsService,
@@ -55,7 +59,10 @@ __all__ = [
     "ChromiumService",
     "Elasticsearch8Service",
     "ElasticsearchService",
+    "DatastoreService",
     "FerretDBService",
+    "FirestoreInDatastoreModeService",
+    "FirestoreService",
     "MariadbService",
     "MemcachedService",
     "MemcachedTlsService",
