@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from . import _core, clients, config, googlecloud
 from .base import ServerSideSession, ServerSideSessionInterface
 from .defaults import Defaults
-from .legacy import bind, in_flask_session2_order
+from .legacy import COMMON, ORDER, bind, in_flask_session2_order
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -228,13 +228,11 @@ class GoogleCloudDatastoreSessionInterface(ServerSideSessionInterface):
     ) -> None: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        common = ("key_prefix", "use_signer", "permanent")
         if "gcloud_project" in kwargs or in_flask_session2_order(args, ()):
-            bind(type(self), ("gcloud_project", *common), args, kwargs)
+            bind(type(self), ("gcloud_project", *COMMON), args, kwargs)
             kwargs["project"] = kwargs.pop("gcloud_project")
         else:
-            order = ("app", "client", *common, "sid_length", "serialization_format", "project")
-            bind(type(self), order, args, kwargs)
+            bind(type(self), (*ORDER, "project"), args, kwargs)
         app, client = kwargs.get("app"), kwargs.pop("client", None)
         project = kwargs.pop("project", Defaults.GCLOUD_APP_PROJECT_ID)
         self.gcloud_project: str = config.check("GCLOUD_APP_PROJECT_ID", project)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from . import _core, clients, config, googlecloud
 from .base import ServerSideSession, ServerSideSessionInterface
 from .defaults import Defaults
-from .legacy import bind, in_flask_session2_order
+from .legacy import COMMON, ORDER, bind, in_flask_session2_order
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -172,12 +172,10 @@ class GoogleFireStoreSessionInterface(ServerSideSessionInterface):
     ) -> None: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        common = ("key_prefix", "use_signer", "permanent")
         if in_flask_session2_order(args, ()):
-            bind(type(self), ("client", "collection", *common), args, kwargs)
+            bind(type(self), ("client", "collection", *COMMON), args, kwargs)
         else:
-            order = ("app", "client", *common, "sid_length", "serialization_format", "collection")
-            bind(type(self), order, args, kwargs)
+            bind(type(self), (*ORDER, "collection"), args, kwargs)
         app, client = kwargs.get("app"), kwargs.pop("client", None)
         collection = kwargs.pop("collection", Defaults.SESSION_FIRESTORE_COLLECT)
         self._collection: str = config.check("SESSION_FIRESTORE_COLLECT", collection)

@@ -208,8 +208,7 @@ class VersionedStore(ABC):
 
     def _fits(self, key: str) -> bool:
         # Bytes are limited by the contract: 1,024 of the 1,500 that the servers take.
-        surrogates = any("\ud800" <= character <= "\udfff" for character in key)
-        return bool(key) and not surrogates and not self._refused.search(key)
+        return bool(key) and not self._refused.search(key)
 
     def _check(self, key: str, value: bytes) -> None:
         if not self._fits(key):
