@@ -28,9 +28,7 @@ _SLOW_SECONDS = 10.0
 _REMEMBERED_MAX = 10_000
 
 
-def require(
-    module: str, extra: str, kind: str | None = None, *, package: str | None = None
-) -> Any:
+def require(module: str, extra: str, kind: str | None = None, *, package: str | None = None) -> Any:
     """The imported module; SessionConfigError that names the extra when it is missing. kind: the
     SESSION_TYPE where that is not the extra's name. package: the distribution, where that is not
     called like the module."""

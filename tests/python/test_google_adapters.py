@@ -47,12 +47,12 @@ class Records:
         self.is_firestore = row.name == "firestore"
         self.value, self.expiry = ("val", "expiration") if self.is_firestore else ("data", "expiry")
         rows = firestore_rows if self.is_firestore else datastore_rows
-        self.client = rows.client(row.where)
+        self.client, self.where = rows.client(row.where), row.where
 
     def key(self, name):
         key = self.prefix + name
         if self.is_firestore:
-            return self.client.collection("flask_session").document(key)
+            return self.client.collection(self.where["COLLECTION"]).document(key)
         return self.client.key("session", key)
 
     def get(self, name):
@@ -433,8 +433,8 @@ def test_nothing_but_the_environment(row, monkeypatch):
     app = flask.Flask(__name__)
     app.config.update(SESSION_TYPE=kind, GCLOUD_APP_PROJECT_ID="tests")
     Session(app)
-    for name, value in row.where.items():
-        monkeypatch.setenv(name, value)
+    host = next(iter(row.where))
+    monkeypatch.setenv(host, row.where[host])
     monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "tests")
     interface = app.session_interface
     store = app.extensions["flask_session"].store
@@ -466,7 +466,8 @@ def test_a_factory_and_a_database_of_its_own(row, records):
 
 
 def test_a_wrong_address_is_an_error_in_time(row, free_port):
-    where = dict.fromkeys(row.where, f"127.0.0.1:{free_port()}")
+    host = next(iter(row.where))
+    where = {**row.where, host: f"127.0.0.1:{free_port()}"}
     app = flask.Flask(__name__)
     app.config.update(configuration(type(row), where))
     Session(app)

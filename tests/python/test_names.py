@@ -12,8 +12,8 @@ from flask_session import SessionConfigError
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS, TYPES, UNAVAILABLE
-from flask_session.elasticsearch import ElasticsearchSessionInterface
 from flask_session.datastore import GoogleCloudDatastoreSessionInterface
+from flask_session.elasticsearch import ElasticsearchSessionInterface
 from flask_session.filesystem import FileSystemSession, FileSystemSessionInterface
 from flask_session.firestore import GoogleFireStoreSessionInterface
 from flask_session.memcached import MemcachedSessionInterface

@@ -16,8 +16,8 @@ from flask_session import _core
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS
-from flask_session.elasticsearch import ElasticsearchSessionInterface
 from flask_session.datastore import GoogleCloudDatastoreSessionInterface
+from flask_session.elasticsearch import ElasticsearchSessionInterface
 from flask_session.filesystem import FileSystemSessionInterface
 from flask_session.firestore import GoogleFireStoreSessionInterface
 from flask_session.memcached import MemcachedSessionInterface
@@ -55,6 +55,8 @@ def mongodb(request):
 def elasticsearch(request):
     url = request.getfixturevalue("start_row")("elasticsearch").where["ELASTICSEARCH_URL"]
     return {"client": f"elasticsearch+{url}", "key_prefix": f"overrides-{uuid.uuid4()}:"}
+
+
 def google(name):
     def options(request):
         row = request.getfixturevalue("start_row")(name)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from .base import FileRow, Row, Settings, Where, configuration, new_prefix, with_timeout
-from .elasticsearch import Elasticsearch8Row, ElasticsearchRow, OpenSearchRow
 from .datastore import DatastoreRow, FirestoreInDatastoreModeRow
+from .elasticsearch import Elasticsearch8Row, ElasticsearchRow, OpenSearchRow
 from .firestore import FirestoreRow
 from .memcached import MEMCACHED_ROWS
 from .mongodb import MongoDBRow, MongoDBUrlRow

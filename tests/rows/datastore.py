@@ -8,7 +8,7 @@ from unittest import mock
 
 from tests.services.google import DatastoreService, FirestoreInDatastoreModeService
 
-from .base import Row, Settings, Where
+from .base import Row, Settings, Where, new_prefix
 
 # The project that Flask-Session2 uses with an emulator.
 PROJECT = "virustotal-avs-control"
@@ -18,8 +18,8 @@ def client(where: Where, **options: Any) -> Any:
     from google.cloud import datastore
 
     # The library reads where the emulator is when a client is made.
-    with mock.patch.dict(os.environ, where):
-        return datastore.Client(project=PROJECT, **options)
+    with mock.patch.dict(os.environ, DATASTORE_EMULATOR_HOST=where["DATASTORE_EMULATOR_HOST"]):
+        return datastore.Client(**{"project": PROJECT, "namespace": where["NAMESPACE"], **options})
 
 
 class DatastoreRow(Row):
@@ -34,10 +34,16 @@ class DatastoreRow(Row):
     one_port = False  # a proxy cannot tell what gRPC sends of its own accord
     predecessors = ("fs2",)
     legacy = """
-import os
+import functools, os
+from google.cloud import datastore
+datastore.Client = functools.partial(datastore.Client, namespace=where["NAMESPACE"])
 os.environ["DATASTORE_EMULATOR_HOST"] = where["DATASTORE_EMULATOR_HOST"]
 config.update(SESSION_TYPE="datastore")
 """
+
+    def reach(self) -> Where:
+        # A purge deletes what has expired in a whole namespace: this is for nobody else.
+        return {**super().reach(), "NAMESPACE": new_prefix()[:-1]}
 
     @classmethod
     def settings(cls, where: Where) -> Settings:

@@ -8,14 +8,14 @@ from unittest import mock
 
 from tests.services.google import FirestoreService
 
-from .base import Row, Settings, Where
+from .base import Row, Settings, Where, new_prefix
 
 
 def client(where: Where, **options: Any) -> Any:
     from google.cloud import firestore
 
     # The library reads where the emulator is when a client is made.
-    with mock.patch.dict(os.environ, where):
+    with mock.patch.dict(os.environ, FIRESTORE_EMULATOR_HOST=where["FIRESTORE_EMULATOR_HOST"]):
         return firestore.Client(project="tests", **options)
 
 
@@ -36,15 +36,27 @@ import flask_session.sessions
 from google.cloud import firestore
 flask_session.sessions.firestore = firestore  # which it uses and does not import
 os.environ["FIRESTORE_EMULATOR_HOST"] = where["FIRESTORE_EMULATOR_HOST"]
-config.update(SESSION_TYPE="firestore", SESSION_FIRESTORE=firestore.Client(project="tests"))
+config.update(
+    SESSION_TYPE="firestore",
+    SESSION_FIRESTORE=firestore.Client(project="tests"),
+    SESSION_FIRESTORE_COLLECT=where["COLLECTION"],
+)
 """
+
+    def reach(self) -> Where:
+        # A purge deletes what has expired in a whole collection: this is for nobody else.
+        return {**super().reach(), "COLLECTION": new_prefix()[:-1]}
 
     @classmethod
     def settings(cls, where: Where) -> Settings:
-        return {"SESSION_TYPE": "firestore", "SESSION_FIRESTORE": client(where)}
+        return {
+            "SESSION_TYPE": "firestore",
+            "SESSION_FIRESTORE": client(where),
+            "SESSION_FIRESTORE_COLLECT": where["COLLECTION"],
+        }
 
     @classmethod
     def stored_expiry(cls, where: Where, key: str) -> float | None:
-        document = client(where).collection("flask_session").document(key).get()
+        document = client(where).collection(where["COLLECTION"]).document(key).get()
         seconds: float = document.get("expiration").timestamp()
         return seconds

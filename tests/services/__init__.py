@@ -57,9 +57,9 @@ SERVICES: dict[str, type[Service]] = {
 __all__ = [
     "SERVICES",
     "ChromiumService",
+    "DatastoreService",
     "Elasticsearch8Service",
     "ElasticsearchService",
-    "DatastoreService",
     "FerretDBService",
     "FirestoreInDatastoreModeService",
     "FirestoreService",
