@@ -40,6 +40,7 @@ _MAPPINGS = {
         "data": {"type": "binary"},
     },
 }
+_MISSING = "index_not_found_exception"
 _logger = logging.getLogger("flask_session")
 
 
@@ -215,6 +216,10 @@ class Refused(OSError):
         super().__init__(f"the server refuses the request ({status or 'no status'}, {kind})")
 
 
+def _is_missing(error: Any) -> bool:
+    return isinstance(error, dict) and error.get("type") == _MISSING
+
+
 class Index:
     """The index of the sessions. client: gives the client of this process."""
 
@@ -238,10 +243,10 @@ class Index:
         except Exception as error:
             if getattr(error, "status_code", None) != 404:
                 raise
-            found = {"error": {"type": "index_not_found_exception"}}
+            found = {"error": {"type": _MISSING}}
         failed = found.get("error")
         if failed is not None:
-            if failed.get("type") != "index_not_found_exception":
+            if not _is_missing(failed):
                 raise Refused(found.get("status"), failed)
             self._made = False
         return found if found.get("found") else None
@@ -257,6 +262,8 @@ class Index:
         for outcome in outcomes:
             if outcome["status"] not in (200, 201, 404, 409):
                 raise Refused(outcome["status"], outcome.get("error"))
+            if outcome["status"] == 404 and "error" in outcome:
+                self._made = self._made and not _is_missing(outcome["error"])
         return [outcome["status"] for outcome in outcomes]
 
     def search(self, **body: Any) -> list[Mapping[str, Any]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -371,6 +372,39 @@ def run_python(tmp_path: Path) -> Callable[..., str]:
         )
         assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
+
+    return run
+
+
+_RUN_TESTS = """
+import sys
+from importlib.metadata import version
+root, site, library, *options = sys.argv[1:]
+sys.path.insert(0, root)
+sys.path.append(site)  # behind the virtualenv's own packages: its library is the one that counts
+import pytest
+print(library, version(library))
+sys.exit(pytest.main([
+    "-c", root + "/pyproject.toml", "--rootdir", root, "-p", "no:cacheprovider", "-q", *options
+]))
+"""
+
+
+@pytest.fixture
+def run_tests(
+    predecessor: Callable[[str], str], run_python: Callable[..., str]
+) -> Callable[..., None]:
+    """run_tests(virtualenv, library, version, *options, env={}, timeout=120): pytest with these
+    options passes where the virtualenv has this version of the library."""
+    root = Path(__file__).resolve().parents[2]
+    site = Path(pytest.__file__).resolve().parents[1]
+
+    def run(name: str, library: str, version: str, *options: str, **more: Any) -> None:
+        arguments = [str(root), str(site), library, *options]
+        output = run_python(predecessor(name), _RUN_TESTS, *arguments, cession=True, **more)
+        assert output.startswith(f"{library} {version}")
+        assert re.search(r"^\d{2,} passed, \d+ deselected", output, re.MULTILINE), output[-3000:]
+        assert "NOT RUN: none" in output
 
     return run
 

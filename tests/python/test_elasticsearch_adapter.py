@@ -30,7 +30,6 @@ pytestmark = [pytest.mark.client]
 server = [pytest.mark.server, pytest.mark.slow]
 
 HOUR = 3_600_000
-ROOT = Path(__file__).resolve().parents[2]
 # The server's row: (client object, its URL's scheme for one that is made by the package)
 PAIRS = {
     "elasticsearch": (elasticsearch_client, "elasticsearch"),
@@ -102,13 +101,6 @@ class World:
 @pytest.fixture(params=[pytest.param(name, marks=server) for name in PAIRS])
 def world(request, start_row):
     made = World(start_row(request.param))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def one_world(start_row):
-    made = World(start_row("elasticsearch"))
     yield made
     made.close()
 
@@ -358,6 +350,38 @@ def test_an_alias(world):
         assert world.store.load("k")[0] == b"one"
     finally:
         world.plain.indices.delete(index=f"{world.name}-1")
+
+
+def test_an_alias_of_two_indexes(world):
+    names = [f"{world.name}-{number}" for number in (1, 2)]
+    for name in names:
+        world.plain.indices.create(index=name, body={"aliases": {world.name: {}}})
+    try:
+        for operation in (
+            lambda: world.store.load("the-secret-id"),
+            lambda: world.store.create("the-secret-id", b"one", HOUR),
+        ):
+            with pytest.raises(SessionStoreError) as caught:
+                operation()
+            assert "the-secret" not in str(caught.value) + str(caught.value.__cause__)
+    finally:
+        world.plain.indices.delete(index=names)
+
+
+def test_a_server_that_makes_no_index_by_itself(world):
+    setting = {"action.auto_create_index": f"-{world.name},+*"}
+    world.plain.cluster.put_settings(body={"persistent": setting})
+    try:
+        refusing(world, 403, "security_exception")
+        for _ in range(2):
+            with pytest.raises(SessionStoreError) as caught:
+                world.store.create("k", b"one", HOUR)
+            assert "there is no index for the sessions" in str(caught.value.__cause__)
+        assert world.store.replace("k", b"one", b"", b"two", HOUR) == _core.GONE
+        world.requests.before = lambda path, body: None
+        assert world.store.create("k", b"one", HOUR)
+    finally:
+        world.plain.cluster.put_settings(body={"persistent": dict.fromkeys(setting)})
 
 
 def refusing(world, status, kind):
@@ -679,39 +703,19 @@ def test_nobody_listens(free_port):
 
 # ---- other versions -----------------------------------------------------------------------------
 
-RUN = """
-import sys
-root, *more = sys.argv[1:]
-sys.path.insert(0, root)
-sys.path += more  # behind the virtualenv's own packages: its elasticsearch is the one that counts
-import pytest, elasticsearch
-print("elasticsearch", elasticsearch.__versionstr__)
-sys.exit(pytest.main([
-    "-c", root + "/pyproject.toml", "--rootdir", root, "-p", "no:cacheprovider", "-q",
-    "-k", "elasticsearch and not opensearch",
-    root + "/tests/python/test_row_contract.py",
-    root + "/tests/python/test_elasticsearch_adapter.py::test_wrong_pairs",
-    root + "/tests/python/test_elasticsearch_adapter.py::test_refused_clients",
-]))
-"""
-
 
 @pytest.mark.process
 @pytest.mark.server
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_on_elasticsearch_py_8(start_row, services, predecessor, run_python):
+def test_on_elasticsearch_py_8(start_row, services, run_tests):
     """With both servers, by a client object and by a host."""
     for name in ("elasticsearch", "elasticsearch-8-host"):
         start_row(name)
-    site = str(Path(pytest.__file__).resolve().parents[1])
+    # The servers of this run.
     shared = {Services.OFFER: os.environ.get(Services.OFFER, str(services.folder))}
-    output = run_python(
-        *(predecessor("elasticsearch8"), RUN, str(ROOT), site),
-        cession=True,
-        env=shared,
-        timeout=800,
-    )
-    assert output.startswith("elasticsearch 8.")
-    assert re.search(r"^\d{2,} passed, \d+ deselected", output, re.MULTILINE), output[-3000:]
-    assert "NOT RUN: none" in output
+    here = Path(__file__).parent
+    names = ("test_wrong_pairs", "test_refused_clients", "test_our_own_client_has_our_timeout")
+    tests = [f"{__file__}::{name}" for name in names]
+    chosen = ["-k", "elasticsearch and not opensearch", str(here / "test_row_contract.py"), *tests]
+    run_tests("elasticsearch8", "elasticsearch", "8.", *chosen, env=shared, timeout=800)

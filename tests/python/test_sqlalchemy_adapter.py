@@ -661,26 +661,11 @@ def test_errors_show_neither_ids_nor_data(url, table, engines, caplog):
 
 # ---- other versions -----------------------------------------------------------------------------
 
-RUN = """
-import sys
-root, *more = sys.argv[1:]
-sys.path.insert(0, root)
-sys.path += more  # behind the virtualenv's own packages: its SQLAlchemy is the one that counts
-import pytest, sqlalchemy
-print("SQLAlchemy", sqlalchemy.__version__)
-sys.exit(pytest.main([
-    "-c", root + "/pyproject.toml", "--rootdir", root, "-p", "no:cacheprovider", "-q",
-    "-m", "not server and not process", "-k", "sqlalchemy",
-    root + "/tests/python/test_row_contract.py", root + "/tests/python/test_sqlalchemy_adapter.py",
-]))
-"""
-
 
 @pytest.mark.process
 @pytest.mark.slow
-def test_on_sqlalchemy_2_0(predecessor, run_python):
-    site = str(Path(pytest.__file__).resolve().parents[1])
-    output = run_python(predecessor("sqlalchemy20"), RUN, str(ROOT), site, cession=True)
-    assert output.startswith("SQLAlchemy 2.0.")
-    assert re.search(r"^\d{2,} passed, \d+ deselected", output, re.MULTILINE), output[-3000:]
-    assert "NOT RUN: none" in output
+def test_on_sqlalchemy_2_0(run_tests):
+    here = Path(__file__).parent
+    files = [str(here / name) for name in ("test_row_contract.py", "test_sqlalchemy_adapter.py")]
+    chosen = ["-m", "not server and not process", "-k", "sqlalchemy"]
+    run_tests("sqlalchemy20", "SQLAlchemy", "2.0.", *chosen, *files)

@@ -52,9 +52,11 @@ client.options(ignore_status=400).indices.create(
 config.update(SESSION_TYPE="elasticsearch", SESSION_ELASTICSEARCH=client)
 """
 
+    connect = staticmethod(elasticsearch_client)
+
     @classmethod
     def settings(cls, where: Where) -> Settings:
-        client = elasticsearch_client(where[cls.variable], cls.timeout)
+        client = cls.connect(where[cls.variable], cls.timeout)
         return {"SESSION_TYPE": "elasticsearch", "SESSION_ELASTICSEARCH": client}
 
     @classmethod
@@ -91,8 +93,4 @@ class OpenSearchRow(ElasticsearchRow):
     variable = "OPENSEARCH_URL"
     predecessors = ()
     restarts = False
-
-    @classmethod
-    def settings(cls, where: Where) -> Settings:
-        client = opensearch_client(where[cls.variable], cls.timeout)
-        return {"SESSION_TYPE": "elasticsearch", "SESSION_ELASTICSEARCH": client}
+    connect = staticmethod(opensearch_client)
