@@ -36,7 +36,7 @@ ASAN_PY = CESSION_FEW=1 LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" PYTHONM
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help deps demo run install test test-long check asan coverage bench fmt fuzz clean \
+.PHONY: help deps demo run install test test-long check asan coverage bench bench-check fmt fuzz clean \
 	check-floors check-format check-lint check-types check-c check-python asan-c asan-python
 
 help: ## this list
@@ -100,6 +100,8 @@ test: deps ## everything: checks, C and Python tests, sanitizers, real servers (
 test-long: test ## full counts, every CPython, every Flask, 15 minutes of fuzzing
 	@echo "== Python tests, full counts"
 	@CESSION_LONG=1 $(PYTEST) $(PARALLEL) --timeout 3600
+	@echo "== instructions a request"
+	@$(MAKE) --no-print-directory bench-check
 	@echo "== CPython and Flask versions"
 	@PYTHON="$(PYTHON)" tools/deps.sh matrix
 	@$(IN_VENV) $(BIN)/python tools/matrix.py
@@ -206,10 +208,17 @@ coverage: deps build/coverage/c/build.ninja build/coverage/site/.stamp ## the li
 
 # ---- the rest ---------------------------------------------------------------------------------
 
-bench: deps ## measure whole requests, beside no session and the predecessor
-	@$(IN_VENV) $(BIN)/python -m tests.services run redis sh -c '$(BIN)/python bench/request.py \
-		--redis "$$REDIS_URL" --predecessor "$$($(BIN)/python -m tests.services venv fs08)" \
-		--write docs/performance.md $(BENCH)'
+$(VENV)/.stamp-bench: $(VENV)/.stamp-requirements requirements/bench.txt
+	@PYTHON="$(PYTHON)" tools/deps.sh bench
+	@$(BIN)/python -m pip install --quiet -r requirements/bench.txt
+	@touch $@
+
+bench: deps $(VENV)/.stamp-bench ## measure everything, into docs/performance.md; BENCH="request sizes" only these
+	@$(IN_VENV) $(BIN)/python -m tests.services run redis,postgres sh -c \
+		'BENCH_REDIS_URL="$$REDIS_URL" BENCH_POSTGRES_URL="$$POSTGRES_URL" $(BIN)/python bench $(BENCH)'
+
+bench-check: deps $(VENV)/.stamp-bench ## fail where a request takes over 3 % more instructions than before the last commit
+	@$(IN_VENV) $(BIN)/python bench/instructions.py --against HEAD^
 
 fmt: deps ## format C and Python
 	@$(BIN)/clang-format -i $(C_FILES)

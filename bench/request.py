@@ -1,44 +1,98 @@
 """Whole requests, in process: what a session costs beside the same application without one.
 
-    python bench/request.py [--rounds 30] [--count 100] [--kinds none,cookie,sqlite]
-                            [--predecessor PYTHON] [--redis URL] [--write docs/performance.md]
+    python bench/request.py [--rounds 12] [--count 50] [--only TEXT,...] [--place FOLDER] [--write]
 
 Every kind is an application in a process of its own, all pinned to one CPU; the rounds are
 interleaved, so drift of the machine meets all alike. "none" is the same application with the same
-Cookie header and no SECRET_KEY. Figures are microseconds a request: median, 99th percentile, and
-first the ratio to "none". "none" runs twice: the second row shows the noise.
+Cookie header and no SECRET_KEY; it runs twice, and the second row shows the noise. Figures are
+microseconds a request: first the ratio to "none", then median and 99th percentile. Predecessors and
+Django run in pinned virtualenvs of their own, which are made when they are missing. Rows on a
+server are there when its address is given (BENCH_REDIS_URL, BENCH_POSTGRES_URL).
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import report
+from worker import MODES
 
 HERE = Path(__file__).resolve().parent
-MODES = ("untouched", "read", "write", "new", "nested", "login", "logout")
-COOKIE = "session=" + "A" * 43
-BEGIN, END = "<!-- bench/request.py begin -->", "<!-- bench/request.py end -->"
+
+
+@dataclass
+class Row:
+    name: str
+    kind: str
+    python: str = sys.executable
+    program: str = "worker.py"
+    arguments: tuple[str, ...] = ()
+    base: str = "none"  # the row whose untouched request is 1.00
+    times: dict[str, list[int]] = field(default_factory=dict)
+
+
+def venv(name: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.services", "venv", name],
+        cwd=HERE.parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def all_rows() -> list[Row]:
+    old, django = venv("fs08"), venv("django")
+    redis, postgres = "BENCH_REDIS_URL" in os.environ, "BENCH_POSTGRES_URL" in os.environ
+    off = ("--refresh-off",)
+    rows = [
+        Row("none", "none"),
+        Row("none again", "none"),
+        Row("Flask's cookie", "cookie"),
+        Row("memory", "memory"),
+        Row("sqlite", "sqlite"),
+        Row("sqlite, refresh off", "sqlite", arguments=off),
+        Row("filesystem", "filesystem"),
+    ]
+    if redis:
+        rows += [Row("redis", "redis-native"), Row("redis, by redis-py", "redis")]
+    if postgres:
+        rows += [Row("postgresql, by psycopg 3", "postgresql")]
+    rows += [
+        Row("sqlalchemy, SQLite", "sqlalchemy-wal"),
+        Row("Flask-Session 0.8 filesystem", "filesystem", old),
+        Row("Flask-Session 0.8 filesystem, refresh off", "filesystem", old, arguments=off),
+        Row("Flask-Session 0.8 SQLAlchemy, SQLite as it comes (FULL)", "sqlalchemy", old),
+        Row("Flask-Session 0.8 SQLAlchemy, SQLite WAL, NORMAL", "sqlalchemy-wal", old),
+    ]
+    if redis:
+        rows += [
+            Row("Flask-Session 0.8 redis", "redis", old),
+            Row("Flask-Session 0.8 redis, refresh off", "redis", old, arguments=off),
+        ]
+    if postgres:
+        rows += [Row("Flask-Session 0.8 SQLAlchemy, PostgreSQL", "sqlalchemy-postgresql", old)]
+    for name, kind in (("without", "none"), ("file", "file"), ("signed cookie", "cookie")):
+        rows.append(Row(f"Django {name}", kind, django, "django_worker.py", base="Django without"))
+    return rows
 
 
 class Worker:
-    """An application under test."""
+    """A row's application, in a process of its own."""
 
-    def __init__(self, name: str, python: str, kind: str, place: str, refresh: str, cpu: int):
-        self.name = name
-        self.times: dict[str, list[int]] = {}
+    def __init__(self, row: Row, place: str, cpu: int) -> None:
+        self.row = row
         environment = dict(os.environ)
-        if python != sys.executable:
+        if row.python != sys.executable:
             environment.pop("PYTHONPATH", None)  # its own packages only
         self.process = subprocess.Popen(
-            [python, str(HERE / "worker.py"), kind, place, refresh, COOKIE],
+            [row.python, str(HERE / row.program), row.kind, place, *row.arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -47,20 +101,19 @@ class Worker:
         )
         self.receive()
 
-    def receive(self) -> object:
+    def receive(self) -> Any:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} ended with {self.process.wait()}")
+            raise SystemExit(f"{self.row.name} ended with {self.process.wait()}")
         return json.loads(line)
 
     def run(self, mode: str, count: int) -> list[int]:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"mode": mode, "count": count}) + "\n")
         self.process.stdin.flush()
-        answer = self.receive()
-        assert isinstance(answer, list)
-        return answer
+        times: list[int] = self.receive()
+        return times
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -68,104 +121,118 @@ class Worker:
         self.process.wait(timeout=30)
 
 
-def percentile(values: list[int], part: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * part))] / 1000
-
-
-def table(workers: list[Worker]) -> str:
-    base = workers[0]
-    reference = statistics.median(base.times["untouched"])
-    lines = [
-        "| sessions | " + " | ".join(MODES) + " |",
-        "|---|" + "---|" * len(MODES),
-    ]
+def measure(
+    rows: list[Row], place: str, rounds: int, count: int, cpu: int, modes: tuple[str, ...] = MODES
+) -> None:
+    """Fill the rows' times, in interleaved rounds."""
+    workers = []
+    for number, row in enumerate(rows):
+        folder = os.path.join(place, str(number))
+        os.mkdir(folder)
+        workers.append(Worker(row, folder, cpu))
+    for turn in range(-2, rounds):
+        for mode in modes:
+            for worker in workers:
+                row = worker.row
+                without = row.name in {"none", "none again", "Django without"}
+                if (without and mode != "untouched") or (
+                    row.name.startswith("Django") and mode == "flash"
+                ):
+                    continue
+                times = worker.run(mode, count)
+                if turn >= 0:  # the first rounds warm caches and files
+                    row.times.setdefault(mode, []).extend(times)
     for worker in workers:
-        cells = []
-        for mode in MODES:
-            times = worker.times.get(mode)
-            if not times:
-                cells.append("-")
-                continue
-            median = statistics.median(times)
-            cells.append(
-                f"{median / reference:.2f} ({median / 1000:.1f}; {percentile(times, 0.99):.0f})"
-            )
-        lines.append(f"| {worker.name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        worker.close()
 
 
-def machine() -> str:
-    model = "unknown CPU"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    import sqlite3
-    from importlib.metadata import version
+def ratio(rows: list[Row], row: Row, mode: str) -> float:
+    base = next(other for other in rows if other.name == row.base)
+    return report.median(row.times[mode]) / report.median(base.times["untouched"])
 
-    return (
-        f"{model}, {os.cpu_count()} CPUs; Linux {platform.release()}; CPython"
-        f" {platform.python_version()}; Flask {version('flask')}, Werkzeug {version('werkzeug')};"
-        f" SQLite {sqlite3.sqlite_version}; {datetime.date.today().isoformat()}"
-    )
+
+def table(rows: list[Row]) -> str:
+    lines = []
+    for row in rows:
+        cells = [
+            f"{ratio(rows, row, mode):.2f} ({report.median(row.times[mode]):.1f};"
+            f" {report.percentile(row.times[mode], 0.99):.0f})"
+            if row.times.get(mode)
+            else "-"
+            for mode in MODES
+        ]
+        lines.append([row.name, *cells])
+    return report.markdown(["sessions", *MODES], lines)
+
+
+def against(rows: list[Row], ours: str, theirs: str) -> str:
+    """How many times more the session part of their requests takes; ours may be nothing."""
+    named = {row.name: row for row in rows}
+    if ours not in named or theirs not in named:
+        return ""
+    none = report.median(named["none"].times["untouched"])
+    noise = abs(report.median(named["none again"].times["untouched"]) - none)
+    parts = []
+    for mode in MODES:
+        mine = report.median(named[ours].times[mode]) - none
+        other = report.median(named[theirs].times[mode]) - none
+        parts.append(
+            f"{mode} {other / mine:.1f}" if mine > noise else f"{mode} (ours is below the noise)"
+        )
+    return f"- {theirs} to {ours}: " + ", ".join(parts)
+
+
+def bars(rows: list[Row]) -> Any:
+    shown = [row for row in rows if row.base == "none" and row.times.get("read")]
+    modes = ("untouched", "read", "write", "new")
+
+    def draw(axes: Any) -> None:
+        height = 0.8 / len(modes)
+        for position, mode in enumerate(modes):
+            places = [index + position * height for index in range(len(shown))]
+            axes.barh(places, [ratio(rows, row, mode) for row in shown], height, label=mode)
+        axes.set_yticks([index + 0.3 for index in range(len(shown))])
+        axes.set_yticklabels([row.name for row in shown], fontsize=7)
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set_xlabel("time of a request; without a session = 1")
+        axes.legend(fontsize=8)
+
+    return draw
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--count", type=int, default=100, help="requests a round and mode")
-    parser.add_argument("--kinds", default="none,cookie,memory,sqlite,filesystem")
-    parser.add_argument("--predecessor", help="Python of a virtualenv with Flask-Session 0.8")
-    parser.add_argument("--redis", help="redis://... for the redis rows")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--count", type=int, default=50, help="requests a round and mode")
+    parser.add_argument("--only", help="rows whose name begins with one of these")
     parser.add_argument("--cpu", type=int, default=0)
     parser.add_argument("--place", help="folder for the stores (default: a temporary one)")
-    parser.add_argument("--write", type=Path, help="put the table into this file")
+    parser.add_argument("--write", action="store_true", help="into docs/performance.md")
     options = parser.parse_args()
-    if options.redis:
-        os.environ["BENCH_REDIS_URL"] = options.redis
-
+    rows = all_rows()
+    if options.only:
+        chosen = ("none", *options.only.split(","))
+        rows = [row for row in rows if row.name.startswith(chosen)]
     with tempfile.TemporaryDirectory(dir=options.place) as place:
-        plan = [(kind, sys.executable, kind, "refresh") for kind in options.kinds.split(",")]
-        plan.insert(1, ("none again", sys.executable, "none", "refresh"))
-        if options.redis:
-            plan.append(("redis (redis-py)", sys.executable, "redis", "refresh"))
-        if options.predecessor:
-            kinds = ["filesystem"] + (["redis"] if options.redis else [])
-            for kind in kinds:
-                plan.append((f"Flask-Session 0.8 {kind}", options.predecessor, kind, "refresh"))
-                plan.append(
-                    (f"the same, refresh off: {kind}", options.predecessor, kind, "no-refresh")
-                )
-        workers = []
-        for index, (name, python, kind, refresh) in enumerate(plan):
-            folder = os.path.join(place, str(index))
-            os.mkdir(folder)
-            workers.append(Worker(name, python, kind, folder, refresh, options.cpu))
-        for round_number in range(-2, options.rounds):
-            for mode in MODES:
-                for worker in workers:
-                    if worker.name.startswith("none") and mode != "untouched":
-                        continue
-                    times = worker.run(mode, options.count)
-                    if round_number >= 0:  # the first rounds warm caches and files
-                        worker.times.setdefault(mode, []).extend(times)
-        for worker in workers:
-            worker.close()
-
-    command = "python bench/request.py " + " ".join(
-        argument if "/" not in argument else os.path.basename(argument) for argument in sys.argv[1:]
-    )
+        measure(rows, place, options.rounds, options.count, options.cpu)
+    pairs = [
+        ("sqlite", "Flask's cookie"),
+        ("filesystem", "Flask-Session 0.8 filesystem"),
+        ("sqlite", "Flask-Session 0.8 SQLAlchemy, SQLite WAL, NORMAL"),
+        ("redis", "Flask-Session 0.8 redis"),
+        ("redis, by redis-py", "Flask-Session 0.8 redis"),
+        ("postgresql, by psycopg 3", "Flask-Session 0.8 SQLAlchemy, PostgreSQL"),
+    ]
+    lines = [line for pair in pairs if (line := against(rows, *pair))]
     text = (
         f"Ratio to no session (median us; 99th percentile us), {options.rounds} interleaved rounds"
-        f" of {options.count} requests.\n\n{table(workers)}\n\n{machine()}; `{command.strip()}`\n"
+        f" of {options.count} requests.\n\n{table(rows)}\n\nHow many times more a session costs"
+        " (the request's median less the one without a session):\n\n" + "\n".join(lines)
     )
-    print(text)
-    if options.write:
-        page = options.write.read_text()
-        head, _, rest = page.partition(BEGIN)
-        _, _, tail = rest.partition(END)
-        options.write.write_text(f"{head}{BEGIN}\n{text}{END}{tail}")
+    report.tell("request", text, options.write)
+    report.plot("request", bars(rows), options.write)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 #
 #   tools/deps.sh          compiler, Python, SQLite, OpenSSL and hiredis headers, redis-server
 #   tools/deps.sh fuzz     the same and clang with libFuzzer
+#   tools/deps.sh bench    the same, wrk and valgrind
 #   tools/deps.sh matrix   the same and what client libraries need that pip must compile
 #
 # It asks for each thing itself, not for the package, so a machine with a Python or a Redis of its
@@ -42,6 +43,9 @@ P
     if [ "${1:-}" = fuzz ]; then
         echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && n > 9; }' |
             compiles clang c -fsanitize=fuzzer,address || missing+=(clang libclang-rt-dev)
+    elif [ "${1:-}" = bench ]; then
+        have wrk || missing+=(wrk)
+        have valgrind || missing+=(valgrind)
     elif [ "${1:-}" = matrix ]; then
         printf '#include <libmemcached/memcached.h>\nint main(void) { return 0; }' |
             compiles gcc c || missing+=(libmemcached-dev zlib1g-dev)

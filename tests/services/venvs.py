@@ -28,6 +28,7 @@ VENVS = {
     "flask312": "flask312.txt",
     "sqlalchemy20": "sqlalchemy20.txt",
     "elasticsearch8": "elasticsearch8.txt",
+    "django": "django.txt",
     "gevent": "gevent.txt",  # gunicorn's gevent workers, redis-py
     "uwsgi": "uwsgi.txt",
     "pyright": "pyright.txt",  # the type checker
