@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import _core, clients
 from .base import ServerSideSession, ServerSideSessionInterface
 from .legacy import DictStore
+from .redis import RedisStore
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -31,15 +32,22 @@ class CacheLibStore(DictStore):
 
     A cache has no compare-and-set, so this store is not CAP_ATOMIC; it cannot tell
     when an entry expires either, so the expiries that this process wrote are remembered.
+    Of the caches only those in Redis can be listed: the others do not keep the keys, or are
+    gone with their process.
     """
 
     name = "cachelib"
-    capabilities = _core.CAP_NATIVE_TTL
 
-    def __init__(self, interface: CacheLibSessionInterface) -> None:
+    def __init__(self, interface: CacheLibSessionInterface, key_prefix: str = "") -> None:
         super().__init__(interface)
         self._cache = interface.cache
         self._expiries = clients.Expiries()
+        self.capabilities = _core.CAP_NATIVE_TTL
+        self._redis: Any = getattr(self._cache, "_read_client", None)
+        if hasattr(self._redis, "pttl") and hasattr(self._cache, "_get_prefix"):
+            self._cache_prefix: str = self._cache._get_prefix()
+            self._names = RedisStore(self._redis, self._cache_prefix + key_prefix).names
+            self.capabilities |= _core.CAP_LISTABLE
 
     def _get(self, key: str) -> Any:
         try:
@@ -71,6 +79,18 @@ class CacheLibStore(DictStore):
         self._expiries.forget(key)
         if self._cache.delete(key) is False and self._get(key) is not None:
             raise OSError("the cache did not delete the session")
+
+    def scan(
+        self, cursor: bytes, batch: int, timeout: float
+    ) -> tuple[bytes, list[tuple[str, bytes, int | None]]]:
+        following, names = self._names(cursor, batch)
+        rows: list[tuple[str, bytes, int | None]] = []
+        for name in names:
+            key = name[len(self._cache_prefix) :]
+            value, left_ms = self._read(key), self._redis.pttl(name)
+            if value and left_ms != -2:  # which has gone meanwhile
+                rows.append((key, value, -2 if left_ms < 0 else clients.now_ms() + left_ms))
+        return following, rows
 
 
 def _own_cache() -> Any:
@@ -121,4 +141,4 @@ class CacheLibSessionInterface(ServerSideSessionInterface):
         super().__init__(app, *positional, **common)
 
     def _open_store(self, key_prefix: str) -> _core.Store:
-        return _core.Store.wrap(CacheLibStore(self))
+        return _core.Store.wrap(CacheLibStore(self, key_prefix))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from typing import TYPE_CHECKING, Any, overload
@@ -127,19 +128,24 @@ class RedisStore:
     def scan(
         self, cursor: bytes, batch: int, timeout: float
     ) -> tuple[bytes, list[tuple[str, bytes, int]]]:
-        following, keys = self._names(cursor.decode(), batch)
+        following, keys = self.names(cursor, batch)
         rows: list[tuple[str, bytes, int]] = []
-        for raw in keys:
-            try:
-                key = raw.decode()
-            except UnicodeDecodeError:
-                continue
+        for key in keys:
             stored = self.load(key, timeout)
             if stored is not None and stored[0]:
                 rows.append((key, stored[0], stored[2] or -1))
-        return following.encode(), rows
+        return following, rows
 
-    def _names(self, cursor: str, batch: int) -> tuple[str, list[bytes]]:
+    def names(self, cursor: bytes, batch: int) -> tuple[bytes, list[str]]:
+        """Some keys that begin with the prefix, and the next cursor, as in scan."""
+        following, found = self._raw_names(cursor.decode(), batch)
+        keys = []
+        for raw in found:
+            with contextlib.suppress(UnicodeDecodeError):
+                keys.append(raw.decode())
+        return following.encode(), keys
+
+    def _raw_names(self, cursor: str, batch: int) -> tuple[str, list[bytes]]:
         """Some keys and the next cursor. A cluster is asked one primary after the other, in the
         order of their names: the cursor is "NAME CURSOR" there."""
         options: dict[str, Any] = {"match": self._match, "count": batch}
