@@ -97,12 +97,14 @@ PyObject *cx_raise(cx_state *state, int status, const cession_error *err);
 
 typedef struct cx_store {
     PyObject_HEAD
-    cession_store *store; /* outermost: prefix(trace(gil(breaker(driver)))); NULL once closed */
-    cession_store *trace; /* inside it: counts */
-    cession_store *bare;  /* inside it: may be called without the GIL; NULL for Python stores */
-    const char *name;     /* of the driver; static */
-    PyObject *adapter;    /* of a wrapped store, or NULL; borrowed from the chain, which owns it */
-    Py_ssize_t users;     /* flows over it and operations under way; then it is not closed */
+    cession_store *store;  /* outermost: prefix(trace(gil(breaker(driver)))); NULL once closed */
+    cession_store *trace;  /* inside it: counts */
+    cession_store *bare;   /* inside it: may be called without the GIL; NULL for Python stores */
+    const char *name;      /* of the driver; static */
+    PyObject *adapter;     /* of a wrapped store, or NULL; borrowed from the chain, which owns it */
+    cession_store *choice; /* inside it: between a driver and the adapter, or NULL */
+    PyObject *check;       /* of choice, borrowed from it */
+    Py_ssize_t users;      /* flows over it and operations under way; then it is not closed */
     struct cx_maintainer *maintainer;
     /* Of a store that moves records: the decorator, and of the other store what stands above of
      * this one. NULL else. */
@@ -117,6 +119,11 @@ int cx_store_py_new(cx_state *state, PyObject *adapter, cession_store **ret_stor
 /* store_gil.c: the one place that releases the GIL. Takes ownership of inner on
  * success. */
 int cx_store_gil_new(cession_store *inner, cession_store **ret_store, cession_error *err);
+/* store_switch.c: native while check() is True, other from then on. Takes ownership of both
+ * stores on success; name is static. */
+int cx_store_switch_new(const char *name, cession_store *native, cession_store *other,
+                        PyObject *check, cession_store **ret_store, cession_error *err);
+bool cx_store_switch_aside(const cession_store *store); /* of one that _new made */
 /* maintain.c: after a commit; starts background maintenance when it is due.
  * Costs one atomic read otherwise. */
 void cx_store_maintain_soon(cx_store *store);

@@ -2,6 +2,7 @@
 #include "core.h"
 
 #include "base/os.h"
+#include "drivers/drivers.h"
 
 static int intern_names(cx_state *state)
 {
@@ -101,6 +102,9 @@ static int add_constants(PyObject *module)
         if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0) {
             return -1;
         }
+    }
+    if (PyModule_AddIntConstant(module, "HAS_REDIS", ces_driver_find("redis") != NULL) < 0) {
+        return -1;
     }
     return PyModule_AddStringConstant(module, "VERSION", CESSION_VERSION);
 }

@@ -1,55 +1,82 @@
 /* flask_session._core.Store: the handle that Python code has on a C store.
  *
  * A store is put together as prefix(trace(gil(breaker(driver)))) for a driver,
- * prefix(trace(breaker(py))) for a Python adapter; one that moves records is migrate(own, other)
- * over two of these. Requests go through the C session; the methods here serve tests, tools and
- * the CLI.
+ * prefix(trace(breaker(py))) for a Python adapter, and as
+ * prefix(trace(switch(gil(breaker(driver)), breaker(py)))) for both; one that moves records is
+ * migrate(own, other) over two of these. Requests go through the C session; the methods here serve
+ * tests, tools and the CLI.
  */
 #include "core.h"
 
 #define CX_STORE_TIMEOUT_MS 2000
 #define CX_BREAKER_FAILURES 5
 #define CX_BREAKER_RETRY_MS 1000
-#define CX_OPTIONS_MAX 16
+#define CX_OPTIONS_MAX 32
 
 static cx_state *state_of(PyObject *self)
 {
     return cx_state_of_type(Py_TYPE(self));
 }
 
-/* Wrap `bare` in breaker, (gil,) trace; on failure everything is closed. */
-static PyObject *store_finish(PyTypeObject *type, cx_state *state, cession_store *driver,
-                              PyObject *adapter)
+/* breaker(driver), and gil around it where the driver is no Python; *io_store is closed on
+ * failure. ret_bare: what may be called without the GIL, or NULL. */
+static int store_shield(cession_store **io_store, bool python, cession_store **ret_bare,
+                        cession_error *err)
 {
-    cession_error err = CESSION_ERROR_INIT;
-    cession_store *chain = driver, *bare = NULL, *next;
-    const char *name = driver->ops->name;
-    int status = cession_store_breaker(chain, CX_BREAKER_FAILURES, CX_BREAKER_RETRY_MS, &next,
-                                       &err);
+    cession_store *chain = *io_store, *next;
+    int status = cession_store_breaker(chain, CX_BREAKER_FAILURES, CX_BREAKER_RETRY_MS, &next, err);
     if (status == CESSION_OK) {
         chain = next;
-        if (!adapter) {
-            bare = chain;
-            status = cx_store_gil_new(chain, &next, &err);
+        *ret_bare = python ? NULL : chain;
+        if (!python) {
+            status = cx_store_gil_new(chain, &next, err);
+            chain = status == CESSION_OK ? next : chain;
         }
     }
-    if (status == CESSION_OK) {
-        chain = next;
-        status = cession_store_trace(chain, &next, &err);
+    if (status != CESSION_OK) {
+        cession_store_close(chain);
+        return status;
     }
+    *io_store = chain;
+    return CESSION_OK;
+}
+
+/* trace around chain, which is closed on failure. */
+static cx_store *store_make(PyTypeObject *type, cx_state *state, cession_store *chain)
+{
+    cession_error err = CESSION_ERROR_INIT;
+    cession_store *next;
     cx_store *self = NULL;
+    int status = cession_store_trace(chain, &next, &err);
     if (status == CESSION_OK) {
         chain = next;
         self = (cx_store *)type->tp_alloc(type, 0);
     }
     if (!self) {
         cession_store_close(chain);
-        return PyErr_Occurred() ? NULL : cx_raise(state, status, &err);
+        return PyErr_Occurred() ? NULL : (cx_store *)cx_raise(state, status, &err);
     }
     self->store = self->trace = chain;
-    self->bare = bare;
-    self->name = name;
-    self->adapter = adapter;
+    return self;
+}
+
+/* Wrap `driver` in breaker, (gil,) trace; on failure everything is closed. */
+static PyObject *store_finish(PyTypeObject *type, cx_state *state, cession_store *driver,
+                              PyObject *adapter)
+{
+    cession_error err = CESSION_ERROR_INIT;
+    cession_store *chain = driver, *bare = NULL;
+    const char *name = driver->ops->name;
+    int status = store_shield(&chain, adapter != NULL, &bare, &err);
+    if (status != CESSION_OK) {
+        return cx_raise(state, status, &err);
+    }
+    cx_store *self = store_make(type, state, chain);
+    if (self) {
+        self->bare = bare;
+        self->name = name;
+        self->adapter = adapter;
+    }
     return (PyObject *)self;
 }
 
@@ -99,6 +126,61 @@ static PyObject *store_open(PyTypeObject *type, PyObject *args)
     int status = cession_store_open(name, table, count, &driver, &err);
     return status == CESSION_OK ? store_finish(type, state, driver, NULL)
                                 : cx_raise(state, status, &err);
+}
+
+static PyObject *store_open_either(PyTypeObject *type, PyObject *args)
+{
+    const char *name;
+    PyObject *options, *adapter, *check;
+    cession_option table[CX_OPTIONS_MAX];
+    size_t count = 0;
+    cession_error err = CESSION_ERROR_INIT;
+    cession_store *native, *other, *bare, *choice;
+    cx_state *state = cx_state_of_type(type);
+    if (!state || !PyArg_ParseTuple(args, "sOOO:open_either", &name, &options, &adapter, &check)) {
+        return NULL;
+    }
+    if (options != Py_None && !PyDict_Check(options)) {
+        PyErr_SetString(PyExc_TypeError, "options must be a dict, or None beside a URL");
+        return NULL;
+    }
+    if (options != Py_None && parse_options(options, table, &count) < 0) {
+        return NULL;
+    }
+    int status = options == Py_None ? cession_store_open_url(name, &native, &err)
+                                    : cession_store_open(name, table, count, &native, &err);
+    if (status != CESSION_OK) {
+        return cx_raise(state, status, &err);
+    }
+    const char *driver = native->ops->name;
+    if (cx_store_py_new(state, adapter, &other) < 0) {
+        cession_store_close(native);
+        return NULL;
+    }
+    status = store_shield(&native, false, &bare, &err);
+    if (status != CESSION_OK) {
+        cession_store_close(other);
+        return cx_raise(state, status, &err);
+    }
+    status = store_shield(&other, true, &bare, &err);
+    if (status != CESSION_OK) {
+        cession_store_close(native);
+        return cx_raise(state, status, &err);
+    }
+    status = cx_store_switch_new(driver, native, other, check, &choice, &err);
+    if (status != CESSION_OK) {
+        cession_store_close(native);
+        cession_store_close(other);
+        return cx_raise(state, status, &err);
+    }
+    cx_store *self = store_make(type, state, choice);
+    if (self) {
+        self->name = driver;
+        self->adapter = adapter;
+        self->choice = choice;
+        self->check = check;
+    }
+    return (PyObject *)self;
 }
 
 static PyObject *store_open_url(PyTypeObject *type, PyObject *arg)
@@ -157,8 +239,11 @@ static void store_take_over(cx_store *to, cx_store *from, cession_store *chain)
     to->other_trace = from->other_trace;
     to->other_name = from->other_name;
     to->other_adapter = from->other_adapter;
+    to->choice = from->choice;
+    to->check = from->check;
     from->store = from->trace = from->bare = from->migrate = from->other_trace = NULL;
-    from->adapter = from->other_adapter = NULL;
+    from->adapter = from->other_adapter = from->check = NULL;
+    from->choice = NULL;
     from->maintainer = NULL;
 }
 
@@ -234,8 +319,8 @@ static PyObject *store_migrating(cx_store *self, PyObject *args, PyObject *kwarg
     made->other_name = other->name;
     made->other_adapter = other->adapter;
     struct cx_maintainer *maintainer = other->maintainer;
-    other->store = other->trace = other->bare = NULL;
-    other->adapter = NULL;
+    other->store = other->trace = other->bare = other->choice = NULL;
+    other->adapter = other->check = NULL;
     other->maintainer = NULL;
     cx_maintainer_free(maintainer);
     return (PyObject *)made;
@@ -245,9 +330,10 @@ static void store_shut(cx_store *self)
 {
     cession_store *chain = self->store;
     struct cx_maintainer *maintainer = self->maintainer;
-    self->store = self->trace = self->bare = self->migrate = self->other_trace = NULL;
+    self->store = self->trace = self->bare = self->migrate = self->other_trace = self->choice =
+        NULL;
     self->maintainer = NULL;
-    self->adapter = self->other_adapter = NULL;
+    self->adapter = self->other_adapter = self->check = NULL;
     cx_maintainer_free(maintainer);
     cession_store_close(chain);
 }
@@ -586,11 +672,20 @@ static PyObject *store_get_adapter(cx_store *self, void *Py_UNUSED(closure))
     return Py_NewRef(self->adapter ? self->adapter : Py_None);
 }
 
+static PyObject *store_get_native(cx_store *self, void *Py_UNUSED(closure))
+{
+    if (store_usable(self) < 0) {
+        return NULL;
+    }
+    return PyBool_FromLong(self->choice ? !cx_store_switch_aside(self->choice) : !self->adapter);
+}
+
 static int store_traverse(cx_store *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->adapter);
     Py_VISIT(self->other_adapter);
+    Py_VISIT(self->check);
     return 0;
 }
 
@@ -612,6 +707,10 @@ static PyMethodDef store_methods[] = {
      "open(type, options={}) -> Store\n\nA driver of the C library by name. No I/O happens here."},
     {"open_url", (PyCFunction)store_open_url, METH_O | METH_CLASS,
      "open_url(url) -> Store\n\nThe same from a URL such as sqlite:///path."},
+    {"open_either", (PyCFunction)store_open_either, METH_VARARGS | METH_CLASS,
+     "open_either(type, options, adapter, check) -> Store\nopen_either(url, None, adapter, check) "
+     "-> Store\n\nA driver of the C library, while "
+     "check() is True; from the first operation on at which it is not, the adapter."},
     {"wrap", (PyCFunction)store_wrap, METH_O | METH_CLASS,
      "wrap(adapter) -> Store\n\nA store whose operations are methods of adapter; see "
      "flask_session.contract."},
@@ -653,6 +752,7 @@ static PyMethodDef store_methods[] = {
 static PyGetSetDef store_getset[] = {
     {"capabilities", (getter)store_get_capabilities, NULL, "CAP_... flags", NULL},
     {"name", (getter)store_get_name, NULL, "name of the driver or adapter", NULL},
+    {"native", (getter)store_get_native, NULL, "whether a driver of the C library serves", NULL},
     {"adapter", (getter)store_get_adapter, NULL, "the wrapped Python adapter, or None", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -104,7 +104,7 @@ SCHEMES = {
         ("postgresql+psycopg", "postgresql+psycopg2", "mysql+pymysql", "mariadb+pymysql"),
         "sqlalchemy",
     ),
-    "unix": "redis",
+    **dict.fromkeys(("unix", "redis+unix", "valkey", "valkeys"), "redis"),
 }
 
 _PREFIX_MAX = 700  # bytes; with the longest id and its store's own needs below 1,024

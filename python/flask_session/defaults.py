@@ -42,7 +42,8 @@ class Defaults:
     SESSION_STRICT_TYPES: bool = False
     #: Seconds (or timedelta) that loading, or saving, one session may take.
     SESSION_STORE_TIMEOUT: float = 2.0
-    #: Let a plain client object be replaced by the native driver of its store.
+    #: Let the native driver of a store serve for a URL and in the place of a plain client object;
+    #: False: the client library always does.
     SESSION_NATIVE: bool = True
     #: The store that the sessions come from: one that is missing is looked up there and moved. A
     #: SESSION_TYPE, a URL, a dict of configuration keys, or "cookie" for Flask's own sessions.

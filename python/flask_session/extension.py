@@ -32,7 +32,8 @@ class Extension:
     def stats(self) -> dict[str, Any]:
         """Since the start of this process: how often the ``store`` (its name) was asked for
         each operation and gave each answer (``load``, ..., ``conflict``, ``gone``, ...), and
-        the ``events`` of the session layer by name. With SESSION_MIGRATE_FROM or _TO
+        the ``events`` of the session layer by name. ``native``: a driver of the C library
+        serves now, not a Python client. With SESSION_MIGRATE_FROM or _TO
         ``moves``: the other ``store``, the sessions ``moved``, those that it did not have either
         (``missed``), those not moved because they were logged out meanwhile (``refused``), the
         changes made there during a move (``carried``), and the other store's ``operations``."""
@@ -43,6 +44,7 @@ class Extension:
         moves = store.moves()
         return {
             "store": store.name,
+            "native": store.native,
             **store.counts(),
             **({} if moves is None else {"moves": moves}),
             "events": interface._counts(),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import importlib.util
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, overload
+from urllib.parse import quote
 
-from . import _core, clients, config
+from . import _core, clients, config, redis_native
 from .base import ServerSideSession, ServerSideSessionInterface
 from .legacy import COMMON, ORDER, bind, in_flask_session2_order
 
@@ -23,6 +27,9 @@ _ACCEPTED = (
 )
 _METHODS = ("eval", "evalsha", "set", "delete")
 _SCHEMES = tuple(f"{name}:" for name, kind in config.SCHEMES.items() if kind == "redis")
+
+# Schemes that redis-py knows by another name.
+_REDIS_PY = {"valkey": "redis", "valkeys": "rediss", "redis+unix": "unix"}
 
 # Each script reads first. A key that holds another data type than a string is no
 # session: it is loaded as an empty value, which is none either, and never written to.
@@ -101,7 +108,7 @@ class RedisStore:
         # Bytes that SCAN would take for a pattern are matched as they are.
         self._match = re.sub(r"([*?\[\]\\^-])", r"\\\1", key_prefix) + "*"
         self.capabilities = _core.CAP_ATOMIC | _core.CAP_GIVES_EXPIRY | _core.CAP_NATIVE_TTL
-        if hasattr(client, "scan"):
+        if client is None or hasattr(client, "scan"):
             self.capabilities |= _core.CAP_LISTABLE
 
     def load(self, key: str, timeout: float) -> Stored | None:
@@ -163,6 +170,22 @@ class RedisStore:
         return min((other for other in primaries if other > name), default=""), keys
 
 
+class _LateRedisStore(RedisStore):
+    """The same over a client that is made when it is first needed, if ever: beside a native store
+    for the same place. It holds no interface, which holds its store."""
+
+    def __init__(self, make: Callable[[], Any], key_prefix: str) -> None:
+        super().__init__(None, key_prefix)
+        self._make = make
+        del self._client
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_client":
+            raise AttributeError(name)
+        self._client = self._make()
+        return self._client
+
+
 def _own_client(url: str | None, timeout: float) -> Any:
     redis = clients.require("redis", "redis")
     retry = clients.require("redis.retry", "redis").Retry
@@ -171,11 +194,14 @@ def _own_client(url: str | None, timeout: float) -> Any:
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "retry": retry(backoff(), 0),
+        # redis-py 8 gives up at 100 connections, which as many greenlets need.
+        "max_connections": 2**31,
     }
     if url is None:
         return redis.Redis(host="127.0.0.1", port=6379, **limits)
+    scheme, colon, rest = url.partition(":")
     try:
-        return redis.Redis.from_url(url, **limits)
+        return redis.Redis.from_url(_REDIS_PY.get(scheme, scheme) + colon + rest, **limits)
     except ValueError:
         # The original error may quote the URL, and with it the password.
         raise _core.SessionConfigError(
@@ -192,8 +218,9 @@ def _client_settings(client: Any) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def _check_client(client: Any) -> Any:
-    """The client, if it is one that can be used; no connection is made."""
+def _check_client(client: Any, warn: bool) -> Any:
+    """The client, if it is one that can be used; no connection is made. warn: say so once where it
+    may hold requests up."""
     clients.check_methods("SESSION_REDIS", _ACCEPTED, client, *_METHODS)
     settings = _client_settings(client)
     if settings.get("decode_responses"):
@@ -201,7 +228,7 @@ def _check_client(client: Any) -> Any:
             "SESSION_REDIS has decode_responses=True, but sessions are bytes: give it a client"
             " of its own without decode_responses"
         )
-    if settings:
+    if settings and warn:
         retries = getattr(settings.get("retry"), "_retries", 0)
         retries = retries if isinstance(retries, int) else 0
         clients.warn_if_slow(
@@ -221,10 +248,11 @@ class RedisSessionInterface(ServerSideSessionInterface):
     """Keeps sessions in Redis or Valkey.
 
     client: a synchronous client object, a ``redis://`` or ``unix://`` URL, or a function
-    without arguments that returns a client; None: 127.0.0.1:6379. A client that
-    is given is used as it is, with its own timeouts (UserWarning when these are
-    long). One that is made here gets SESSION_STORE_TIMEOUT (2 seconds) and does
-    not retry. No connection is made before the first session is needed.
+    without arguments that returns a client; None: 127.0.0.1:6379. A URL or None is served
+    by the library's own driver, and so is a plain client object, with its parameters,
+    unless the application's SESSION_NATIVE is False. Any other client is used as it is, with
+    its own timeouts (UserWarning when these are long). No connection is made before the
+    first session is needed.
     Further arguments as in ServerSideSessionInterface, which raises
     SessionConfigError for what is not accepted. Flask-Session2's arguments
     (redis, key_prefix, use_signer, permanent) are taken as well.
@@ -257,11 +285,52 @@ class RedisSessionInterface(ServerSideSessionInterface):
         else:
             bind(type(self), (*ORDER, "cleanup_n_requests"), args, kwargs)
         app, client = kwargs.get("app"), kwargs.pop("client", None)
+        self._native = redis_native.wanted(app)
+        self._promoted: redis_native.Promoted | None = None
+        self._late: _LateRedisStore | None = None
+        self._timeout = config.read(app, "SESSION_STORE_TIMEOUT")
         if client is None or isinstance(client, str):
-            self.client = _own_client(client, config.read(app, "SESSION_STORE_TIMEOUT"))
+            self._url: str | None = client
+            self._client = None if self._native else _own_client(client, self._timeout)
         else:
-            self.client = _check_client(clients.given(client))
+            client = clients.given(client)
+            self._promoted = redis_native.promoted(client) if self._native else None
+            self._client = _check_client(client, warn=self._promoted is None)
         super().__init__(**kwargs)
 
+    @property
+    def client(self) -> Any:
+        """The client object; for a URL or nothing, one that is made when it is asked for and that
+        only serves where the native driver does not."""
+        if self._client is None:
+            self._client = (
+                _own_client(self._url, self._timeout) if self._late is None else self._late._client
+            )
+        return self._client
+
     def _open_store(self, key_prefix: str) -> _core.Store:
-        return _core.Store.wrap(RedisStore(self.client, key_prefix))
+        if self._promoted is not None:
+            options, holds = self._promoted
+            adapter = RedisStore(self._client, key_prefix)
+            options = {**options, "scan_prefix": key_prefix}
+            return _core.Store.open_either("redis", options, adapter, holds)
+        if self._client is None:
+            try:
+                return self._open_url(key_prefix)
+            except ValueError as error:
+                if importlib.util.find_spec("redis") is None:
+                    raise _core.SessionConfigError(str(error)) from None
+                # What the driver does not understand redis-py may.
+                self._client = _own_client(self._url, self._timeout)
+        return _core.Store.wrap(RedisStore(self._client, key_prefix))
+
+    def _open_url(self, key_prefix: str) -> _core.Store:
+        url = self._url or "redis://127.0.0.1:6379"
+        url += f"{'&' if '?' in url else '?'}scan_prefix={quote(key_prefix, safe='')}"
+        if importlib.util.find_spec("redis") is None:
+            return _core.Store.open_url(url)
+        make = functools.partial(_own_client, self._url, self._timeout)
+        late = _LateRedisStore(make, key_prefix)
+        store = _core.Store.open_either(url, None, late, redis_native.plain_sockets)
+        self._late = late
+        return store

@@ -819,7 +819,7 @@ def test_redis_client_that_waits_long(tmp_path, recwarn, options, message):
     options = dict(options)
     retry = Retry(NoBackoff(), options.pop("attempts", 0))
     client = redis.Redis(retry=retry, **options)
-    make_app(tmp_path, SESSION_TYPE="redis", SESSION_REDIS=client)
+    make_app(tmp_path, SESSION_TYPE="redis", SESSION_REDIS=client, SESSION_NATIVE=False)
     texts = [str(warning.message) for warning in recwarn if "SESSION_REDIS" in str(warning.message)]
     assert len(texts) == (message is not None)
     assert all(message in text for text in texts)
@@ -871,4 +871,4 @@ def test_redis_package_is_missing(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(SessionConfigError, match=r"pip install 'cession\[redis\]'"):
-        make_app(tmp_path, SESSION_TYPE="redis")
+        make_app(tmp_path, SESSION_TYPE="redis", SESSION_NATIVE=False)

@@ -55,6 +55,7 @@ def redis_settings(folder: Path, request: pytest.FixtureRequest) -> Settings:
     return {
         "SESSION_TYPE": "redis",
         "SESSION_REDIS": request.getfixturevalue("redis_server").url,
+        "SESSION_NATIVE": False,  # the native driver is a row
         "SESSION_KEY_PREFIX": f"races-{uuid.uuid4()}:",
     }
 

@@ -161,7 +161,7 @@ def test_every_operation_is_one_round_trip(redis_private, counting_proxy):
 def quickstart(**settings):
     app = flask.Flask(__name__)
     app.testing = True
-    app.config.update({"SESSION_TYPE": "redis", **settings})
+    app.config.update({"SESSION_TYPE": "redis", "SESSION_NATIVE": False, **settings})
     Session(app)
 
     return add_views(app)

@@ -257,6 +257,17 @@ def test_gevent_50_writers_of_one_session(hub):
     assert json.loads(visitor.get("/all").body) == expected
 
 
+def test_gevent_200_requests_wait_for_redis_together(hub):
+    """None of them is answered before all have asked: were they to wait one after the other, the
+    first would wait for ever. So the native driver, which could not do that, stands aside."""
+    if hub.proxy is None:
+        assert json.loads(hub.visitor().get("/many/3").body) == [[200] * 3, True]
+        return
+    hub.proxy.gather = 200
+    assert json.loads(hub.visitor().get("/many/200").body) == [[200] * 200, False]
+    assert hub.proxy.gather == 0
+
+
 def test_gevent_greenlets_share_one_load(hub):
     visitor = hub.visitor()
     visitor.get("/set/user/me")

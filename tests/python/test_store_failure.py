@@ -7,6 +7,7 @@ a proxy that can refuse, and SQLite files that other processes lock, remove or m
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -47,6 +48,8 @@ Settings = dict[str, Any]
 class RedisWorld:
     """A redis-server behind a proxy."""
 
+    native = False
+
     def __init__(self, request: pytest.FixtureRequest) -> None:
         server = request.getfixturevalue("redis_server")
         self.proxy = request.getfixturevalue("counting_proxy")(server.port())
@@ -54,6 +57,7 @@ class RedisWorld:
             "SESSION_TYPE": "redis",
             # With a password that must not show up either.
             "SESSION_REDIS": self.proxy.url(server.acl_url),
+            "SESSION_NATIVE": self.native,
             "SESSION_KEY_PREFIX": f"session:{uuid.uuid4()}:",
             # It fails by refusing, which takes no time.
             "SESSION_STORE_TIMEOUT": 20,
@@ -68,6 +72,12 @@ class RedisWorld:
 
     def close(self) -> None:
         pass
+
+
+class NativeRedisWorld(RedisWorld):
+    """The same through the library's own driver."""
+
+    native = True
 
 
 class SqliteWorld:
@@ -129,13 +139,14 @@ connection.close()
         assert self.process.returncode == 0
 
 
-WORLDS = {"sqlite": SqliteWorld, "redis": RedisWorld}
+WORLDS = {"sqlite": SqliteWorld, "redis": RedisWorld, "redis-native": NativeRedisWorld}
 World = SqliteWorld | RedisWorld
 
 
 @pytest.fixture(params=[
     pytest.param("sqlite", marks=pytest.mark.process),
     pytest.param("redis", marks=pytest.mark.server),
+    pytest.param("redis-native", marks=pytest.mark.server),
 ])  # fmt: skip
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     made = WORLDS[request.param](request)
@@ -270,7 +281,7 @@ def test_in_a_test_client_the_error_itself_arrives(world, phase):
     assert type(caught.value).__mro__[1] is Exception
     lines = [str(caught.value), repr(caught.value)]
     lines += traceback.format_exception_only(type(caught.value), caught.value)
-    if isinstance(world, SqliteWorld):
+    if not isinstance(world, RedisWorld) or world.native:
         # Nothing stands behind it; a client library's error may.
         assert caught.value.__cause__ is None
         assert caught.value.__context__ is None
@@ -573,9 +584,14 @@ def own_redis(redis_private):
     return redis_private(appendonly="yes")
 
 
-def redis_app(server: Any, handlers: str = "store", **more: Any):
+@pytest.fixture(params=[False, True], ids=["adapter", "native"])
+def redis_app(request):
+    return functools.partial(make_redis_app, native=request.param)
+
+
+def make_redis_app(server: Any, handlers: str = "store", native: bool = False, **more: Any):
     return make_app(
-        {"SESSION_TYPE": "redis", "SESSION_REDIS": server.url},
+        {"SESSION_TYPE": "redis", "SESSION_REDIS": server.url, "SESSION_NATIVE": native},
         handlers,
         **{"SESSION_STORE_TIMEOUT": 2, **more},
     )
@@ -584,7 +600,7 @@ def redis_app(server: Any, handlers: str = "store", **more: Any):
 @pytest.mark.server
 @pytest.mark.parametrize("phase", ["load", "save"])
 @pytest.mark.parametrize("way", ["stop", "kill", "pause"])
-def test_redis_goes_away_and_comes_back(own_redis, way, phase):
+def test_redis_goes_away_and_comes_back(own_redis, redis_app, way, phase):
     app = redis_app(own_redis)
     client = login(app)
     down = getattr(own_redis, way)
@@ -606,7 +622,7 @@ def test_redis_goes_away_and_comes_back(own_redis, way, phase):
 
 
 @pytest.mark.server
-def test_redis_restarted_between_two_requests_is_not_noticed(own_redis):
+def test_redis_restarted_between_two_requests_is_not_noticed(own_redis, redis_app):
     """The connection in the client's pool is dead, the server is not."""
     app = redis_app(own_redis)
     client = login(app)
@@ -621,7 +637,7 @@ def test_redis_restarted_between_two_requests_is_not_noticed(own_redis):
 
 @pytest.mark.server
 @pytest.mark.parametrize("trouble", ["oom", "readonly", "no-set", "no-scripts"])
-def test_redis_refuses(own_redis, log, trouble):
+def test_redis_refuses(own_redis, redis_app, log, trouble):
     """It answers, but with an error; the session's data is not in what is said about it."""
     import redis
 

@@ -43,7 +43,11 @@ class RedisClientRow(Row):
 
     @classmethod
     def settings(cls, where: Where) -> Settings:
-        return {"SESSION_TYPE": "redis", "SESSION_REDIS": cls.connect(where)}
+        return {
+            "SESSION_TYPE": "redis",
+            "SESSION_REDIS": cls.connect(where),
+            "SESSION_NATIVE": False,
+        }
 
     @classmethod
     def stored_expiry(cls, where: Where, key: str) -> float | None:
@@ -81,7 +85,8 @@ class RedisUnixRow(RedisClientRow):
 
     @classmethod
     def settings(cls, where: Where) -> Settings:
-        return {"SESSION_TYPE": "redis", "SESSION_REDIS": where["REDIS_UNIX_URL"]}
+        url = where["REDIS_UNIX_URL"]
+        return {"SESSION_TYPE": "redis", "SESSION_REDIS": url, "SESSION_NATIVE": False}
 
 
 class RedisAclRow(RedisClientRow):
@@ -107,7 +112,8 @@ class RedisTlsRow(RedisClientRow):
 
     @classmethod
     def settings(cls, where: Where) -> Settings:
-        return {"SESSION_TYPE": "redis", "SESSION_REDIS": where["REDIS_TLS_URL"]}
+        url = where["REDIS_TLS_URL"]
+        return {"SESSION_TYPE": "redis", "SESSION_REDIS": url, "SESSION_NATIVE": False}
 
 
 class RedisSentinelRow(RedisClientRow):
@@ -172,7 +178,74 @@ class ValkeyRedisPyRow(RedisClientRow):
         return client(where["VALKEY_URL"], cls.timeout)
 
 
+class NativeRow(RedisClientRow):
+    """The library's own driver."""
+
+    variable = "REDIS_URL"
+
+    @classmethod
+    def connect(cls, where: Where) -> Any:
+        return client(where[cls.variable], cls.timeout)
+
+    @classmethod
+    def settings(cls, where: Where) -> Settings:
+        return {"SESSION_TYPE": "redis", "SESSION_REDIS": where[cls.variable]}
+
+
+class NativeTcpRow(NativeRow):
+    """Beside the adapter: what the one writes the other reads."""
+
+    name = "redis-native"
+    service = RedisService
+    raced = True
+    predecessors = ("fs08", "fs2")
+    legacy = RedisRow.legacy
+
+
+class NativeUnixRow(NativeRow):
+    name = "redis-native-unix"
+    service = RedisService
+    variable = "REDIS_UNIX_URL"
+    one_port = False
+
+
+class NativeAclRow(NativeRow):
+    """The rights that sessions need are the same as for the adapter."""
+
+    name = "redis-native-acl"
+    service = RedisService
+    variable = "REDIS_ACL_URL"
+
+
+class NativeTlsRow(NativeRow):
+    name = "redis-native-tls"
+    service = RedisTlsService
+    variable = "REDIS_TLS_URL"
+
+
+class NativeValkeyRow(NativeRow):
+    name = "redis-native-valkey"
+    service = ValkeyService
+    variable = "VALKEY_URL"
+
+
+class NativePromotedRow(NativeRow):
+    """In the place of a plain client object."""
+
+    name = "redis-native-promoted"
+    service = RedisService
+
+    @classmethod
+    def settings(cls, where: Where) -> Settings:
+        return {"SESSION_TYPE": "redis", "SESSION_REDIS": cls.connect(where)}
+
+
+NATIVE_ROWS = (
+    *(NativeTcpRow, NativeUnixRow, NativeAclRow, NativeTlsRow),
+    *(NativeValkeyRow, NativePromotedRow),
+)
 REDIS_ROWS = (
     *(RedisRow, RedisResp3Row, RedisUnixRow, RedisAclRow, RedisTlsRow),
     *(RedisSentinelRow, RedisClusterRow, ValkeyRow, ValkeyRedisPyRow),
+    *NATIVE_ROWS,
 )

@@ -7,10 +7,13 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 from .base import HOST
+
+Tamper = Callable[[bytes], tuple[bytes, str]]
 
 
 class CountingProxy:
@@ -24,6 +27,7 @@ class CountingProxy:
     def __init__(self, port: int, host: str = HOST) -> None:
         self._target = (host, port)
         self._lock = threading.Lock()
+        self._gathered = threading.Condition()
         self._connections: list[_Connection] = []
         self._listener: socket.socket | None = None
         self.port = 0
@@ -31,6 +35,11 @@ class CountingProxy:
         """Seconds that data from the client waits before it is passed on."""
         self.swallow = False
         """True: data from the client is read and goes nowhere, so no answer ever comes."""
+        self.tamper: Tamper | None = None
+        """What a client gets instead of data from the server, and how its connection goes on: ""
+        as before, "end" (in the orderly way) or "reset"."""
+        self.gather = 0
+        """Above 0: nothing is passed on before so many connections have sent something."""
         self.round_trips = 0
         self.connections = 0
         self.bytes_sent = 0
@@ -74,6 +83,10 @@ class CountingProxy:
         """Reset every open connection; new ones are accepted."""
         with self._lock:
             connections, self._connections = self._connections, []
+        self._reset(connections)
+
+    def _reset(self, connections: list[_Connection]) -> None:
+        with self._lock:
             for connection in connections:
                 connection.cut = True
         for connection in connections:
@@ -140,6 +153,10 @@ class CountingProxy:
                 self.bytes_sent += len(data)
             if self.delay:
                 time.sleep(self.delay)
+            with self._gathered:
+                connection.arrived = True
+                self._gathered.notify_all()
+                self._gathered.wait_for(self._enough, timeout=60)
             if not self.swallow and not _send(connection.server, data):
                 break
         self._hang_up(connection, connection.server)
@@ -150,9 +167,20 @@ class CountingProxy:
                 # Before the client can see the answer, so that its next request counts.
                 connection.waiting = False
                 self.bytes_received += len(data)
-            if not _send(connection.client, data):
+            tamper = self.tamper
+            data, then = tamper(data) if tamper else (data, "")
+            if not _send(connection.client, data) or then == "end":
                 break
+            if then == "reset":
+                self._reset([connection])
         self._hang_up(connection, connection.client)
+
+    def _enough(self) -> bool:
+        with self._lock:
+            arrived = sum(connection.arrived for connection in self._connections)
+        if arrived >= self.gather:
+            self.gather = 0
+        return not self.gather
 
     def _hang_up(self, connection: _Connection, end: socket.socket) -> None:
         with self._lock:
@@ -168,6 +196,7 @@ class _Connection:
     server: socket.socket
     waiting: bool = False
     cut: bool = False
+    arrived: bool = False
 
 
 def _receive(end: socket.socket) -> bytes:

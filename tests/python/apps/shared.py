@@ -88,6 +88,24 @@ def make_app(settings: dict[str, Any], stage: int = 0) -> flask.Flask:
 
         return flask.jsonify(together(count, work))
 
+    @app.get("/many/<int:count>")
+    def many(count: int) -> Any:
+        """As many requests at once, each of its own: none has a session yet."""
+
+        def visit(number: int) -> Any:
+            with app.test_client() as client:
+                client.set_cookie("session", f"{number:043}")
+                return client.get("/all").status_code
+
+        threads: list[threading.Thread] = []
+        answers: list[Any] = []
+        for number in range(count):
+            threads.append(threading.Thread(target=lambda n=number: answers.append(visit(n))))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+        return flask.jsonify([answers, app.extensions["flask_session"].stats()["native"]])
+
     @app.get("/patched")
     def patched() -> Any:
         return flask.jsonify("gevent" in type(threading.Lock()).__module__)
