@@ -137,6 +137,17 @@ typedef struct repeats {
     bool uncertain; /* out: it was, so a first attempt may have been executed */
 } repeats;
 
+/* A key may be moved between two commands about it. */
+static const ces_redis_reply *first_error(ces_redis_reply *const *replies, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (replies[i]->kind == CES_REDIS_ERROR) {
+            return replies[i];
+        }
+    }
+    return NULL;
+}
+
 /* Commands about one key, wherever that is, and their answers. */
 static int request(ces_redis_store *self, cession_span key, const ces_redis_command *commands,
                    size_t count, repeats *repeat, cession_deadline deadline,
@@ -148,8 +159,8 @@ static int request(ces_redis_store *self, cession_span key, const ces_redis_comm
     int rc = nodes->ops->take(nodes, key, deadline, &lease, err);
     for (unsigned hops = 0; rc == CESSION_OK; hops++) {
         rc = ces_redis_converse(&lease, commands, count, deadline, ret_replies, err);
-        const ces_redis_reply *answer = rc == CESSION_OK ? ret_replies[0] : NULL;
-        bool moved = answer != NULL && answer->kind == CES_REDIS_ERROR && hops < HOPS_MAX;
+        const ces_redis_reply *answer = rc == CESSION_OK ? first_error(ret_replies, count) : NULL;
+        bool moved = answer != NULL && hops < HOPS_MAX;
         bool lost = rc == CESSION_E_UNAVAILABLE && !lease.fresh && !repeated;
         if (lost && ces_redis_was_sent(lease.conn)) {
             lost = repeat->harmless;
@@ -163,7 +174,7 @@ static int request(ces_redis_store *self, cession_span key, const ces_redis_comm
         if (learned == CESSION_NOT_FOUND) {
             break;
         }
-        if (answer != NULL) {
+        if (rc == CESSION_OK) {
             free_replies(ret_replies, count);
         }
         if (learned == CESSION_OK) {
@@ -412,6 +423,12 @@ static int hash_script(const char *text, char ret_sha[41], cession_error *err)
     return CESSION_OK;
 }
 
+typedef int topology_new(const ces_redis_settings *settings, ces_redis_dialer *dialer,
+                         ces_redis_nodes **ret_nodes, cession_error *err);
+static topology_new *const topologies[] = {[CES_REDIS_SINGLE] = ces_redis_single_new,
+                                           [CES_REDIS_SENTINEL] = ces_redis_sentinel_new,
+                                           [CES_REDIS_CLUSTER] = ces_redis_cluster_new};
+
 static int redis_open(const cession_option *options, size_t count, cession_store **ret_store,
                       cession_error *err)
 {
@@ -429,8 +446,8 @@ static int redis_open(const cession_option *options, size_t count, cession_store
         (rc = hash_script(script_replace, self->replace_sha, err)) != CESSION_OK ||
         (rc = hash_script(script_touch, self->touch_sha, err)) != CESSION_OK ||
         (rc = ces_redis_dialer_new(&self->settings->manner, &self->dialer, err)) != CESSION_OK ||
-        (rc = ces_redis_single_new(self->settings, self->dialer, &self->nodes, err)) !=
-            CESSION_OK) {
+        (rc = topologies[self->settings->topology](self->settings, self->dialer, &self->nodes,
+                                                   err)) != CESSION_OK) {
         redis_close(&self->base);
         return rc;
     }

@@ -12,8 +12,16 @@ static int pool_open(void *context, cession_deadline deadline, void **ret_handle
     ces_redis_target *target = context;
     ces_redis_conn *conn = NULL;
     int rc = ces_redis_connect(target->dialer, &target->place, deadline, &conn, err);
+    if (rc == CESSION_OK && target->check != NULL) {
+        rc = target->check(conn, deadline, err);
+    }
     if (rc == CESSION_OK) {
         *ret_handle = conn;
+        return CESSION_OK;
+    }
+    ces_redis_close(conn);
+    if (target->use != NULL && rc != CESSION_E_NOMEM) {
+        atomic_store(&target->use->suspect, true);
     }
     return rc;
 }
@@ -63,9 +71,36 @@ int ces_redis_lease_take(ces_pool *pool, cession_deadline deadline, ces_redis_le
 void ces_redis_lease_give(ces_redis_lease *lease)
 {
     if (lease->conn != NULL) {
-        ces_pool_give(lease->pool, lease->conn, ces_redis_reusable(lease->conn));
+        bool reusable = ces_redis_reusable(lease->conn);
+        ces_pool_give(lease->pool, lease->conn, reusable);
         lease->conn = NULL;
+        if (lease->use != NULL) {
+            if (!reusable) {
+                atomic_store(&lease->use->suspect, true);
+            }
+            atomic_fetch_sub(&lease->use->holds, 1);
+        }
     }
+}
+
+int ces_redis_question(ces_redis_conn *conn, const cession_span *words, size_t count,
+                       cession_deadline deadline, ces_redis_reply **ret_reply, cession_error *err)
+{
+    ces_redis_reply *reply = NULL;
+    int rc = ces_redis_add(conn, words, count, err);
+    if (rc == CESSION_OK) {
+        rc = ces_redis_send(conn, deadline, err);
+    }
+    if (rc == CESSION_OK) {
+        rc = ces_redis_receive(conn, deadline, &reply, err);
+    }
+    if (rc == CESSION_OK && reply->kind == CES_REDIS_ERROR) {
+        rc = ces_redis_fail(reply, err);
+        ces_redis_reply_free(reply);
+    } else if (rc == CESSION_OK) {
+        *ret_reply = reply;
+    }
+    return rc;
 }
 
 /* ---- one server -------------------------------------------------------------------- */

@@ -9,12 +9,14 @@
 #include "base/banned.h"
 
 #define PORT_DEFAULT 6379u
+#define SENTINEL_PORT_DEFAULT 26379u
 #define DB_MAX 1000000u
 #define CONNECTIONS_DEFAULT 16u
 #define SECONDS_MAX 86400.0
 #define TEXT_MAX 4096u
 
-/* Names as redis-py has them, which its users know; the last three are ours. */
+/* Names as redis-py has them, which its users know; what comes after
+ * SSL_PASSWORD is ours. */
 typedef enum name {
     HOST,
     PORT,
@@ -37,6 +39,11 @@ typedef enum name {
     TLS,
     SERVER_NAME,
     SCAN_PREFIX,
+    SENTINELS,
+    SERVICE,
+    SENTINEL_USERNAME,
+    SENTINEL_PASSWORD,
+    CLUSTER,
     NAMES
 } name;
 
@@ -62,6 +69,11 @@ static const char *const names[NAMES] = {
     [TLS] = "tls",
     [SERVER_NAME] = "server_name",
     [SCAN_PREFIX] = "scan_prefix",
+    [SENTINELS] = "sentinels",
+    [SERVICE] = "service",
+    [SENTINEL_USERNAME] = "sentinel_username",
+    [SENTINEL_PASSWORD] = "sentinel_password",
+    [CLUSTER] = "cluster",
 };
 
 typedef const char *values_of[NAMES]; /* NULL: not given */
@@ -78,8 +90,8 @@ static int collect(const cession_option *options, size_t count, values_of ret_va
             return cession_fail(err, CESSION_E_INVALID,
                                 "unknown option; a redis store takes host, port, path, db, "
                                 "username, password, client_name, protocol, socket_timeout, "
-                                "socket_connect_timeout, max_connections, tls, server_name and "
-                                "ssl_... (see its documentation)");
+                                "socket_connect_timeout, max_connections, sentinels, service, "
+                                "cluster, tls, server_name and ssl_... (see its documentation)");
         }
         if (strlen(options[i].value) > TEXT_MAX) {
             return cession_fail(err, CESSION_E_LIMIT, "%s of a redis store is too long", names[at]);
@@ -210,6 +222,88 @@ static int read_place(ces_redis_settings *self, values_of values, cession_error 
     return rc;
 }
 
+/* host[:port] up to the comma or the end; an IPv6 address stands in brackets. */
+static int read_listed(const char **io_at, unsigned port_default, ces_redis_place *ret_place,
+                       cession_error *err)
+{
+    const char *at = *io_at, *host = at;
+    bool bracket = *at == '[';
+    size_t len = bracket ? strcspn(++host, "]") : strcspn(host, ":,");
+    const char *end = host + len + (bracket && host[len] == ']');
+    unsigned long port = port_default;
+    char *rest = (char *)(uintptr_t)end;
+    if (*end == ':') {
+        port = end[1] >= '0' && end[1] <= '9' ? strtoul(end + 1, &rest, 10) : 0;
+    }
+    if (len == 0 || port < 1 || port > 65535 || (*rest != '\0' && *rest != ',') ||
+        (bracket && host[len] != ']')) {
+        return cession_fail(err, CESSION_E_INVALID,
+                            "the servers of a redis store are listed as host:port,host:port");
+    }
+    ret_place->host = ces_strndup(host, len);
+    ret_place->port = (unsigned)port;
+    *io_at = *rest == ',' ? rest + 1 : rest;
+    return ret_place->host != NULL ? CESSION_OK : cession_fail(err, CESSION_E_NOMEM, NULL);
+}
+
+static int read_list(ces_redis_settings *self, const char *list, unsigned port_default,
+                     cession_error *err)
+{
+    int rc = CESSION_OK;
+    do {
+        if (self->place_count == CES_REDIS_PLACES_MAX) {
+            return cession_fail(err, CESSION_E_LIMIT, "a redis store takes at most %u servers",
+                                CES_REDIS_PLACES_MAX);
+        }
+        rc = read_listed(&list, port_default, &self->places[self->place_count], err);
+        self->place_count += rc == CESSION_OK;
+    } while (rc == CESSION_OK && *list != '\0');
+    return rc;
+}
+
+/* Sentinels are spoken to as the servers are, but for who asks. */
+static int read_sentinels(ces_redis_settings *self, values_of values, cession_error *err)
+{
+    ces_redis_manner *manner = &self->sentinel_manner;
+    int rc = copy_text(values[SERVICE], &self->service, err);
+    *manner = self->manner;
+    manner->username = manner->password = NULL;
+    manner->db = 0;
+    manner->protocol = 2;
+    if (rc == CESSION_OK) {
+        rc = copy_text(values[SENTINEL_USERNAME], &manner->username, err);
+    }
+    if (rc == CESSION_OK) {
+        rc = copy_text(values[SENTINEL_PASSWORD], &manner->password, err);
+    }
+    return rc == CESSION_OK ? read_list(self, values[SENTINELS], SENTINEL_PORT_DEFAULT, err) : rc;
+}
+
+static int read_servers(ces_redis_settings *self, values_of values, cession_error *err)
+{
+    bool sentinel = values[SENTINELS] != NULL, cluster = values[CLUSTER] != NULL;
+    bool single = values[HOST] != NULL || values[PORT] != NULL || values[PATH] != NULL;
+    if (sentinel + cluster + single > 1) {
+        return cession_fail(err, CESSION_E_INVALID,
+                            "a redis store has one server, sentinels or a cluster");
+    }
+    if (sentinel != (values[SERVICE] != NULL && values[SERVICE][0] != '\0') ||
+        (!sentinel && (values[SENTINEL_USERNAME] != NULL || values[SENTINEL_PASSWORD] != NULL)) ||
+        (values[SENTINEL_USERNAME] != NULL && values[SENTINEL_PASSWORD] == NULL)) {
+        return cession_fail(err, CESSION_E_INVALID,
+                            "a redis store behind Sentinel takes sentinels and service, the name "
+                            "of its master, and may take sentinel_password and "
+                            "sentinel_username");
+    }
+    if (cluster && self->manner.db != 0) {
+        return cession_fail(err, CESSION_E_INVALID, "a Redis Cluster has no database but 0");
+    }
+    self->topology = sentinel ? CES_REDIS_SENTINEL : cluster ? CES_REDIS_CLUSTER : CES_REDIS_SINGLE;
+    return sentinel  ? read_sentinels(self, values, err)
+           : cluster ? read_list(self, values[CLUSTER], PORT_DEFAULT, err)
+                     : read_place(self, values, err);
+}
+
 static int read_user(ces_redis_manner *manner, values_of values, cession_error *err)
 {
     if (values[USERNAME] != NULL && values[PASSWORD] == NULL) {
@@ -249,8 +343,8 @@ static int read_tls(ces_redis_manner *manner, values_of values, cession_error *e
         return cession_fail(err, CESSION_E_INVALID,
                             "ssl_cert_reqs of a redis store must be required or none");
     }
-    for (size_t i = SSL_CERT_REQS; !tls && i < NAMES; i++) {
-        if (values[i] != NULL && i != TLS && i != SCAN_PREFIX) {
+    for (size_t i = SSL_CERT_REQS; !tls && i <= SERVER_NAME; i++) {
+        if (values[i] != NULL && i != TLS) {
             return cession_fail(err, CESSION_E_INVALID,
                                 "%s of a redis store is for TLS, which is not on (rediss:)",
                                 names[i]);
@@ -283,8 +377,7 @@ static int read_all(ces_redis_settings *self, values_of values, cession_error *e
     unsigned connections = CONNECTIONS_DEFAULT;
     int rc;
     manner->protocol = 2;
-    if ((rc = read_place(self, values, err)) != CESSION_OK ||
-        (rc = read_user(manner, values, err)) != CESSION_OK ||
+    if ((rc = read_user(manner, values, err)) != CESSION_OK ||
         (rc = read_tls(manner, values, err)) != CESSION_OK ||
         (rc = read_number(DB, values[DB], 0, DB_MAX, &manner->db, err)) != CESSION_OK ||
         (rc = read_number(PROTOCOL, values[PROTOCOL], 2, 3, &manner->protocol, err)) !=
@@ -294,7 +387,8 @@ static int read_all(ces_redis_settings *self, values_of values, cession_error *e
         (rc = read_seconds(SOCKET_TIMEOUT, values[SOCKET_TIMEOUT], &manner->timeout_ms, err)) !=
             CESSION_OK ||
         (rc = read_seconds(SOCKET_CONNECT_TIMEOUT, values[SOCKET_CONNECT_TIMEOUT],
-                           &manner->connect_timeout_ms, err)) != CESSION_OK) {
+                           &manner->connect_timeout_ms, err)) != CESSION_OK ||
+        (rc = read_servers(self, values, err)) != CESSION_OK) {
         return rc;
     }
     self->max_connections = connections;
@@ -337,6 +431,9 @@ void ces_redis_settings_free(ces_redis_settings *self)
     }
     ces_redis_manner *manner = &self->manner;
     free_secret(manner->password);
+    free_secret(self->sentinel_manner.password);
+    ces_free(self->sentinel_manner.username);
+    ces_free(self->service);
     free_secret(manner->key_password);
     char *const texts[] = {manner->username, manner->client_name, manner->server_name,
                            manner->ca_file,  manner->ca_path,     manner->cert_file,

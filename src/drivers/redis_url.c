@@ -8,8 +8,9 @@ static int no_url(cession_error *err)
 {
     return cession_fail(err, CESSION_E_INVALID,
                         "a URL of a redis store is redis://user:password@host:port/db or "
-                        "unix:///path/of/socket?db=0, what is not needed left out (rediss: for "
-                        "TLS), then ?option=value&...");
+                        "unix:///path/of/socket?db=0, redis+sentinel://host:port,host:port/"
+                        "service/db or redis+cluster://host:port,host:port; what is not needed "
+                        "left out (rediss for TLS), then ?option=value&...");
 }
 
 /* [user][:password] */
@@ -55,12 +56,32 @@ static int add_host(ces_url_options *options, const char *text, size_t len, cess
                : no_url(err);
 }
 
+static bool is_scheme(const char *scheme, const char *name)
+{
+    return strncasecmp(scheme, name, strlen(name)) == 0 && scheme[strlen(name)] == ':';
+}
+
+/* /service[/db] */
+static int add_service(ces_url_options *options, const char *path, size_t len, cession_error *err)
+{
+    const char *slash = len > 1 ? memchr(path + 1, '/', len - 1) : NULL;
+    size_t service_len = slash != NULL ? (size_t)(slash - path) - 1 : len > 0 ? len - 1 : 0;
+    if (service_len == 0) {
+        return no_url(err);
+    }
+    int rc = ces_url_add(options, "service", path + 1, service_len, err);
+    size_t db_len = slash != NULL ? len - (size_t)(slash + 1 - path) : 0;
+    return rc == CESSION_OK && db_len > 0 ? ces_url_add(options, "db", slash + 1, db_len, err) : rc;
+}
+
 int ces_redis_url(const char *scheme, const char *rest, ces_url_options *options,
                   cession_error *err)
 {
     bool is_unix = strncasecmp(scheme, "unix:", 5) == 0 ||
                    strncasecmp(scheme, "redis+unix:", 11) == 0;
-    bool tls = strncasecmp(scheme, "rediss:", 7) == 0 || strncasecmp(scheme, "valkeys:", 8) == 0;
+    bool tls = strncasecmp(scheme, "rediss", 6) == 0 || is_scheme(scheme, "valkeys");
+    bool sentinel = is_scheme(scheme, "redis+sentinel") || is_scheme(scheme, "rediss+sentinel");
+    bool cluster = is_scheme(scheme, "redis+cluster") || is_scheme(scheme, "rediss+cluster");
     if (rest[0] != '/' || rest[1] != '/') {
         return no_url(err);
     }
@@ -79,6 +100,13 @@ int ces_redis_url(const char *scheme, const char *rest, ces_url_options *options
     if (rc == CESSION_OK && is_unix) {
         rc = host_len != 0 || path_len < 2 ? no_url(err)
                                            : ces_url_add(options, "path", path, path_len, err);
+    } else if (rc == CESSION_OK && (sentinel || cluster)) {
+        rc = host_len == 0 || (cluster && path_len > 1)
+                 ? no_url(err)
+                 : ces_url_add(options, sentinel ? "sentinels" : "cluster", at, host_len, err);
+        if (rc == CESSION_OK && sentinel) {
+            rc = add_service(options, path, path_len, err);
+        }
     } else if (rc == CESSION_OK) {
         rc = add_host(options, at, host_len, err);
         if (rc == CESSION_OK && path_len > 1) {

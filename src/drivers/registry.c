@@ -32,7 +32,9 @@ typedef struct registered {
     const char *schemes;     /* besides its name, each between colons */
 } registered;
 
-#define REDIS_SCHEMES ":rediss:valkey:valkeys:unix:redis+unix:"
+#define REDIS_SCHEMES                                                                      \
+    ":rediss:valkey:valkeys:unix:redis+unix:redis+sentinel:rediss+sentinel:redis+cluster:" \
+    "rediss+cluster:"
 
 static const registered drivers[] = {
     {.ops = &ces_driver_memory},

@@ -93,10 +93,11 @@ static void test_contract_chain(void)
 }
 
 /* Servers that whoever runs the tests has started (python -m tests.services run):
- * with TLS, Valkey. */
+ * with TLS, Valkey, behind Sentinel, a Cluster. */
 static void test_contract_given(void)
 {
-    static const char *const names[] = {"REDIS_TLS_URL", "VALKEY_URL"};
+    static const char *const names[] = {"REDIS_TLS_URL", "VALKEY_URL", "REDIS_SENTINEL_URL",
+                                        "REDIS_CLUSTER_STORE"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         const char *url = getenv(names[i]);
         if (url != NULL) {

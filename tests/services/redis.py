@@ -204,9 +204,21 @@ class RedisSentinelService(Service):
             for name in self._sentinels
         )
 
+    @property
+    def places(self) -> str:
+        """The sentinels."""
+        return ",".join(f"{HOST}:{self.port(name)}" for name in self._sentinels)
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://{self.places}/{self.master}/0"
+
     def exports(self) -> dict[str, str]:
-        places = ",".join(f"{HOST}:{self.port(name)}" for name in self._sentinels)
-        return {"REDIS_SENTINELS": places, "REDIS_SENTINEL_MASTER": self.master}
+        return {
+            "REDIS_SENTINELS": self.places,
+            "REDIS_SENTINEL_MASTER": self.master,
+            "REDIS_SENTINEL_URL": self.url,
+        }
 
     def kill_master(self, port: int) -> None:
         """Kill the node on this port; its replica takes over after about two seconds."""
@@ -281,8 +293,15 @@ class RedisClusterService(Service):
             for name in self._replicas
         )
 
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://{HOST}:{self.port()},{HOST}:{self.port('master1')}"
+
     def exports(self) -> dict[str, str]:
-        return {"REDIS_CLUSTER_URL": f"redis://{HOST}:{self.port()}"}
+        return {
+            "REDIS_CLUSTER_URL": f"redis://{HOST}:{self.port()}",
+            "REDIS_CLUSTER_STORE": self.url,
+        }
 
     def kill_master(self, port: int) -> None:
         """Kill the node on this port; its replica takes over after about two seconds."""
