@@ -3,8 +3,12 @@
  * The sentinels are asked who is the master, and the answer is believed only if
  * the server itself says so (ROLE): a sentinel that was cut off names the old one,
  * and the old one may be a replica by now. Every new connection is asked, so that
- * nothing is read from or written to a replica. A replica that was the master has
- * its connections closed by Sentinel; until then it refuses writes (READONLY).
+ * nothing is read from or written to a replica.
+ *
+ * A master that was replaced does not know it at once: where it still runs, Sentinel
+ * makes it a replica (and so closes its connections) only after some ten seconds,
+ * and what it acknowledges until then is lost. So the sentinels are asked again
+ * every second, by one request, also while the master answers.
  *
  * While no sentinel names a master that answers, operations fail at once: nothing
  * is kept for later, and nothing waits for the failover. */
@@ -13,13 +17,22 @@
 #include "base/alloc.h"
 #include "base/banned.h"
 
+#define NS_PER_MS INT64_C(1000000)
+#define ASK_AGAIN_NS (1000 * NS_PER_MS)
+#define ASK_AGAIN_WAIT_NS (100 * NS_PER_MS) /* of a request that could do without */
+#define SENTINEL_CONNECTIONS 2u             /* to each */
+
 typedef struct sentinel {
     ces_redis_nodes base;
     ces_redis_map map;
     const ces_redis_settings *settings;
-    ces_redis_dialer *sentinels; /* how to speak to them */
-    size_t first;                /* the one that answered last; under the mutex */
-    ces_redis_node *master;      /* NULL: not known yet; under the mutex */
+    ces_redis_dialer *dialer; /* how to speak to sentinels */
+    ces_redis_target targets[CES_REDIS_PLACES_MAX];
+    ces_pool *pools[CES_REDIS_PLACES_MAX];
+    /* under the map's mutex: */
+    size_t first;           /* the sentinel that answered last */
+    ces_redis_node *master; /* NULL: not known yet */
+    int64_t asked_at;       /* mono ns */
 } sentinel;
 
 static sentinel *self_of(ces_redis_nodes *nodes)
@@ -68,14 +81,19 @@ static unsigned port_of(const ces_redis_reply *text)
 }
 
 /* What one sentinel says, as a held node. */
-static int ask_sentinel(sentinel *self, const ces_redis_place *place, cession_deadline deadline,
+static int ask_sentinel(sentinel *self, size_t which, cession_deadline deadline,
                         ces_redis_node **ret_node, cession_error *err)
 {
     const cession_span words[] = {TEXT("SENTINEL"), TEXT("GET-MASTER-ADDR-BY-NAME"),
                                   cession_span_str(self->settings->service)};
     ces_redis_reply *reply = NULL;
+    ces_redis_lease lease = {NULL};
     size_t number;
-    int rc = ces_redis_ask(self->sentinels, place, words, 3, deadline, &reply, err);
+    int rc = ces_redis_lease_take(self->pools[which], deadline, &lease, err);
+    if (rc == CESSION_OK) {
+        rc = ces_redis_question(lease.conn, words, 3, deadline, &reply, err);
+        ces_redis_lease_give(&lease);
+    }
     if (rc != CESSION_OK) {
         return rc;
     }
@@ -101,6 +119,7 @@ static void settle(sentinel *self, ces_redis_node *master, size_t first)
     master->wanted = true;
     self->master = master;
     self->first = first;
+    self->asked_at = ces_mono_ns();
     pthread_mutex_unlock(&self->map.mutex);
 }
 
@@ -119,7 +138,7 @@ static int look(void *context, cession_deadline deadline, cession_error *err)
         cession_deadline until = ces_redis_share(deadline, settings->place_count - i);
         ces_redis_node *node = NULL;
         ces_redis_lease lease = {NULL};
-        int said = ask_sentinel(self, &settings->places[at], until, &node, err);
+        int said = ask_sentinel(self, at, until, &node, err);
         if (said == CESSION_OK && node == refused) {
             ces_redis_node_drop(node);
             continue;
@@ -145,15 +164,29 @@ static int sentinel_take(ces_redis_nodes *nodes, cession_span key, cession_deadl
     sentinel *self = self_of(nodes);
     (void)key;
     for (unsigned tries = 0;; tries++) {
+        int64_t now = ces_mono_ns();
         pthread_mutex_lock(&self->map.mutex);
         ces_redis_node *node = self->master;
         uint64_t seen = self->map.generation;
         bool usable = node != NULL && (tries > 0 || !ces_redis_node_suspect(node));
-        if (usable) {
+        bool due = usable && tries == 0 && now - self->asked_at >= ASK_AGAIN_NS;
+        if (usable && !due) {
             ces_redis_node_hold(node);
+        }
+        if (due) {
+            self->asked_at = now; /* nobody else, whatever comes of it */
         }
         pthread_mutex_unlock(&self->map.mutex);
         int rc = CESSION_OK;
+        if (due) {
+            cession_deadline soon = now + ASK_AGAIN_WAIT_NS;
+            rc = ces_redis_map_look(&self->map, seen, look, self, soon < deadline ? soon : deadline,
+                                    err);
+            if (rc != CESSION_OK) {
+                cession_error_clear(err);
+            }
+            continue;
+        }
         if (usable) {
             rc = ces_redis_node_take(node, deadline, ret_lease, err);
             if (rc == CESSION_OK || tries > 0 || !ces_redis_node_suspect(node)) {
@@ -189,11 +222,30 @@ static int sentinel_nth(ces_redis_nodes *nodes, unsigned n, cession_deadline dea
                   : CESSION_NOT_FOUND;
 }
 
+static void free_pools(sentinel *self)
+{
+    for (size_t i = 0; i < self->settings->place_count; i++) {
+        ces_pool_free(self->pools[i]);
+    }
+    ces_redis_dialer_free(self->dialer);
+}
+
+static int make_pools(sentinel *self, cession_error *err)
+{
+    int rc = ces_redis_dialer_new(&self->settings->sentinel_manner, &self->dialer, err);
+    for (size_t i = 0; rc == CESSION_OK && i < self->settings->place_count; i++) {
+        self->targets[i] = (ces_redis_target){.dialer = self->dialer,
+                                              .place = self->settings->places[i]};
+        rc = ces_redis_pool_new(&self->targets[i], SENTINEL_CONNECTIONS, &self->pools[i], err);
+    }
+    return rc;
+}
+
 static void sentinel_close(ces_redis_nodes *nodes)
 {
     sentinel *self = self_of(nodes);
     ces_redis_map_release(&self->map);
-    ces_redis_dialer_free(self->sentinels);
+    free_pools(self);
     ces_free(self);
 }
 
@@ -209,12 +261,12 @@ int ces_redis_sentinel_new(const ces_redis_settings *settings, ces_redis_dialer 
     }
     self->base.ops = &sentinel_ops;
     self->settings = settings;
-    int rc = ces_redis_dialer_new(&settings->sentinel_manner, &self->sentinels, err);
+    int rc = make_pools(self, err);
     if (rc == CESSION_OK) {
         rc = ces_redis_map_init(&self->map, settings, dialer, check_role, err);
     }
     if (rc != CESSION_OK) {
-        ces_redis_dialer_free(self->sentinels);
+        free_pools(self);
         ces_free(self);
         return rc;
     }
