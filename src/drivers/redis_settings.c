@@ -235,8 +235,8 @@ static int read_listed(const char **io_at, unsigned port_default, ces_redis_plac
     if (*end == ':') {
         port = end[1] >= '0' && end[1] <= '9' ? strtoul(end + 1, &rest, 10) : 0;
     }
-    if (len == 0 || port < 1 || port > 65535 || (*rest != '\0' && *rest != ',') ||
-        (bracket && host[len] != ']')) {
+    if (len == 0 || port < 1 || port > 65535 ||
+        (*rest != '\0' && (*rest != ',' || rest[1] == '\0')) || (bracket && host[len] != ']')) {
         return cession_fail(err, CESSION_E_INVALID,
                             "the servers of a redis store are listed as host:port,host:port");
     }

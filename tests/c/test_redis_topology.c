@@ -2,6 +2,7 @@
  * scripted servers say that real ones hardly ever do. With real ones:
  * test_redis.c (the contract), tests/python/test_redis_topologies.py. */
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -165,7 +166,8 @@ static void *run(void *context)
         int fd = accept(s->listener, NULL, NULL);
         if (fd < 0)
             return NULL;
-        int *pair = malloc(2 * sizeof *pair);
+        int *pair = malloc(2 * sizeof *pair), on = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* answers are sent one by one */
         pthread_t thread;
         pair[0] = (int)(s - servers);
         pair[1] = fd;
