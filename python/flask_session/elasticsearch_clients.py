@@ -139,7 +139,8 @@ def check_client(client: Any) -> Any:
     # options() came with version 8
     more = ("options",) if _library(client).startswith("elasticsearch") else ()
     clients.check_methods(_KEY, ACCEPTED, client, *_METHODS, *more)
-    clients.check_methods(_KEY, ACCEPTED, getattr(client, "transport", None), "perform_request")
+    # An asyncio client's own methods are plain functions, which return coroutines.
+    clients.check_methods(_KEY, ACCEPTED, getattr(client, "transport", client), "perform_request")
     _warn_if_slow(client)
     return client
 

@@ -16,16 +16,17 @@ from tests.services.elasticsearch import (
 from .base import Row, Settings, Where
 
 
-def elasticsearch_client(url: str, timeout: float) -> Any:
+def elasticsearch_client(url: str, timeout: float, **options: Any) -> Any:
     from elasticsearch import Elasticsearch
 
-    return Elasticsearch(url, request_timeout=timeout, max_retries=0, connections_per_node=32)
+    limits = {"request_timeout": timeout, "max_retries": 0, "connections_per_node": 32}
+    return Elasticsearch(url, **limits, **options)
 
 
-def opensearch_client(url: str, timeout: float) -> Any:
+def opensearch_client(url: str, timeout: float, **options: Any) -> Any:
     from opensearchpy import OpenSearch
 
-    return OpenSearch(url, timeout=timeout, max_retries=0)
+    return OpenSearch(url, timeout=timeout, max_retries=0, **options)
 
 
 class ElasticsearchRow(Row):
