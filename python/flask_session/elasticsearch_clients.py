@@ -182,16 +182,14 @@ def _library(client: Any) -> str:
 def _server(client: Any, error: Any) -> str:
     """Who answers, as far as it says so."""
     try:
-        answer = client.transport.perform_request(
-            "GET", "/", headers={"accept": "application/json"}
-        )
+        # elasticsearch-py keeps the password there
+        headers = {**getattr(client, "_headers", {}), "accept": "application/json"}
+        answer = client.transport.perform_request("GET", "/", headers=headers)
         told = getattr(answer, "body", answer)["version"]
         return f"{told.get('distribution', 'Elasticsearch')} {told['number']}"
     except Exception:  # it may do without, and this is the account of another error
         version = re.search(r"must be either version (\d+)", str(getattr(error, "body", "")))
-        return (
-            f"Elasticsearch {version[1]}" if version else "a server that does not say its version"
-        )
+        return f"Elasticsearch {version[1]}" if version else "a server of an unknown version"
 
 
 def _check_pair(client: Any, error: Any) -> None:

@@ -153,6 +153,11 @@ def test_an_index_of_flask_session2(world):
     assert world.store.load("live")[0] == b"one"
     assert world.store.create("dead", b"two", HOUR) is True
     assert world.store.load("dead")[0] == b"two"
+    world.put("swept", id="swept", val=value, expiration=moment(-5))
+    world.put("theirs", id="theirs", val=value, expiration=moment(3600))
+    assert world.store.purge() == 1
+    rows = {key: content for key, content, _ in world.store.scan(b"", 10)[1]}
+    assert rows == {b"live": b"one", b"dead": b"two", b"theirs": _core.encode(value)}
     properties = world.mappings()["properties"]
     assert properties["data"]["type"] == "binary"
     assert properties["val"]["properties"]["user"]["type"] == "text"
