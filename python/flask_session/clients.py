@@ -167,17 +167,27 @@ def has_input(fileno: int) -> bool:
 
 
 class PerProcess(Generic[T]):
-    """A value that each process makes for itself: a child has no use for its parent's, which is
-    kept as it is, since to take it down would act on what the parent still uses."""
+    """A value that each process makes once for itself: a child has no use for its parent's, which
+    is kept as it is, since to take it down would act on what the parent still uses.
 
-    def __init__(self, make: Callable[[], T]) -> None:
+    here: that of this process, if there is one already.
+    """
+
+    def __init__(self, make: Callable[[], T], here: T | None = None) -> None:
         self._make = make
-        self._values: dict[int, T] = {}
+        self._values: dict[int, T] = {} if here is None else {os.getpid(): here}
+        self._locks: dict[int, threading.Lock] = {}
 
     def get(self) -> T:
         pid = os.getpid()
         value = self._values.get(pid)
-        return self._values.setdefault(pid, self._make()) if value is None else value
+        if value is None:
+            # Not the parent's lock, which a thread of it may have held at the fork.
+            with self._locks.setdefault(pid, threading.Lock()):
+                value = self._values.get(pid)
+                if value is None:
+                    value = self._values[pid] = self._make()
+        return value
 
     def made(self) -> T | None:
         """The value, if this process has made it."""

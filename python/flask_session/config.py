@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 from ._core import SessionConfigError
 from .defaults import Defaults
@@ -27,6 +28,7 @@ _SQLALCHEMY = ("table", "sequence", "schema", "bind_key", "create")
 BACKENDS = {
     "cachelib": ("cachelib", "CacheLibSessionInterface"),
     "datastore": ("datastore", "GoogleCloudDatastoreSessionInterface"),
+    "dynamodb": ("dynamodb", "DynamoDBSessionInterface"),
     "elasticsearch": ("elasticsearch", "ElasticsearchSessionInterface"),
     "filesystem": ("filesystem", "FileSystemSessionInterface"),
     "firestore": ("firestore", "GoogleFireStoreSessionInterface"),
@@ -44,6 +46,15 @@ BACKENDS = {
 ARGUMENTS = {
     "cachelib": {"client": "SESSION_CACHELIB"},
     "datastore": {"client": "SESSION_DATASTORE", "project": "GCLOUD_APP_PROJECT_ID"},
+    "dynamodb": {
+        "client": "SESSION_DYNAMODB",
+        "table_name": "SESSION_DYNAMODB_TABLE",
+        "table_exists": "SESSION_DYNAMODB_TABLE_EXISTS",
+        "endpoint_url": "SESSION_DYNAMODB_ENDPOINT",
+        "aws_access_key_id": "SESSION_DYNAMODB_KEY_ID",
+        "aws_secret_access_key": "SESSION_DYNAMODB_SECRET",
+        "region": "SESSION_DYNAMODB_REGION",
+    },
     "elasticsearch": {
         "client": "SESSION_ELASTICSEARCH",
         "host": "SESSION_ELASTICSEARCH_HOST",
@@ -82,7 +93,7 @@ ARGUMENTS = {
     "sqlite": {"path": "SESSION_SQLITE", "synchronous": "SESSION_SQLITE_SYNCHRONOUS"},
 }
 #: Types that Flask-Session or Flask-Session2 know and this version does not.
-UNAVAILABLE = {"dynamodb"}
+UNAVAILABLE: set[str] = set()
 TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
 #: URL scheme -> SESSION_TYPE.
 SCHEMES = {
@@ -107,6 +118,7 @@ SCHEMES = {
     **dict.fromkeys(("unix", "redis+unix", "valkey", "valkeys"), "redis"),
 }
 
+_DYNAMODB_TABLE = r"[A-Za-z0-9_.-]{3,255}|arn:[!-~]{1,1020}"
 _PREFIX_MAX = 700  # bytes; with the longest id and its store's own needs below 1,024
 
 
@@ -246,6 +258,36 @@ def _identifier(key: str, value: Any) -> str:
     return value
 
 
+def _optional_flag(key: str, value: Any) -> bool | None:
+    return None if value is None else _flag(key, value)
+
+
+def _table_of_dynamodb(key: str, value: Any) -> str | None:
+    accepted = "3 to 255 letters, digits and _ . -, or the ARN of a table"
+    if value is not None and not re.fullmatch(_DYNAMODB_TABLE, _text(key, value)):
+        refuse(key, accepted, value)
+    return None if value is None else str(value)
+
+
+def _region(key: str, value: Any) -> str | None:
+    if value is not None and not re.fullmatch("[A-Za-z0-9-]{1,63}", _text(key, value)):
+        refuse(key, "the name of a region, such as eu-west-1", value)
+    return None if value is None else str(value)
+
+
+def _endpoint(key: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(_text(key, value))
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits or parts.username is not None:
+        refuse(key, "a URL that begins with http:// or https://, without a password", value)
+    return str(value)
+
+
 def _hosts(key: str, value: Any) -> str | list[str]:
     hosts = [value] if isinstance(value, str) else value
     if not (isinstance(hosts, list | tuple) and hosts and all(isinstance(h, str) for h in hosts)):
@@ -291,6 +333,13 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "SESSION_MEMCACHED": _anything,
     "SESSION_POSTGRESQL": _anything,
     "SESSION_POSTGRESQL_TABLE": _identifier,
+    "SESSION_DYNAMODB": _anything,
+    "SESSION_DYNAMODB_TABLE": _table_of_dynamodb,
+    "SESSION_DYNAMODB_TABLE_EXISTS": _optional_flag,
+    "SESSION_DYNAMODB_KEY_ID": _optional_name,
+    "SESSION_DYNAMODB_SECRET": _optional_name,
+    "SESSION_DYNAMODB_ENDPOINT": _endpoint,
+    "SESSION_DYNAMODB_REGION": _region,
     "SESSION_DB": _anything,
     "SESSION_DB_CLASS": _anything,
     "SESSION_PEEWEE_CONFIG": _anything,

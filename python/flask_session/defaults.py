@@ -129,10 +129,15 @@ class Defaults:
     #: The name of the collection.
     SESSION_FIRESTORE_COLLECT: str = "flask_session"
 
-    # What follows belongs to stores that this version does not have yet.
-    SESSION_DYNAMODB: Any = None  # credentials from the environment
-    SESSION_DYNAMODB_TABLE: str = "Sessions"  # "sessions" with Flask-Session2's settings
+    #: A boto3 resource or client of DynamoDB, a boto3.Session, or a function that returns one;
+    #: None: one is made from the keys below or from what boto3 finds in the environment.
+    SESSION_DYNAMODB: Any = None
+    #: The name of the table; None: "Sessions", in Flask-Session's layout; where SESSION_DYNAMODB
+    #: is a boto3.Session, or a key of the last four is set, "sessions", in Flask-Session2's.
+    SESSION_DYNAMODB_TABLE: str | None = None
+    #: True: no table is made. None, False: Flask-Session's is, where the endpoint is local.
     SESSION_DYNAMODB_TABLE_EXISTS: bool | None = None
+    #: Credentials, and the place; what is not set is looked for in the environment.
     SESSION_DYNAMODB_KEY_ID: str | None = None
     SESSION_DYNAMODB_SECRET: str | None = None
     SESSION_DYNAMODB_ENDPOINT: str | None = None

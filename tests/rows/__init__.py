@@ -15,6 +15,7 @@ import pytest
 
 from .base import FileRow, Row, Settings, Where, configuration, new_prefix, with_timeout
 from .datastore import DatastoreRow, FirestoreInDatastoreModeRow
+from .dynamodb import DYNAMODB_ROWS
 from .elasticsearch import Elasticsearch8Row, ElasticsearchRow, OpenSearchRow
 from .firestore import FirestoreRow
 from .memcached import MEMCACHED_ROWS
@@ -39,6 +40,7 @@ ROWS: dict[str, type[Row]] = {
         *(MongoDBRow, MongoDBUrlRow),
         *(ElasticsearchRow, Elasticsearch8Row, OpenSearchRow),
         *(DatastoreRow, FirestoreInDatastoreModeRow, FirestoreRow),
+        *DYNAMODB_ROWS,
         *(SqlAlchemySqliteRow, SqlAlchemyPostgresRow, SqlAlchemyPsycopg2Row, SqlAlchemyMariadbRow),
     )
 }

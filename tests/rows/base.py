@@ -57,6 +57,8 @@ class Row(ABC):
     """Virtualenvs (tests/services/venvs.py) whose data this row shares."""
     plain: ClassVar[bool] = False
     """The predecessors keep plain data only in this store."""
+    endless: ClassVar[bool] = False
+    """The predecessors store no expiry: the first read gives a session one."""
     legacy: ClassVar[str] = ""
     """Python code that, run in a predecessor's virtualenv with `where` and the dict `config`,
     configures its application for the same store."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from .base import Service, Services, Unavailable
 from .chromium import ChromiumService
+from .dynamodb import DynamoDBService, MotoService
 from .elasticsearch import Elasticsearch8Service, ElasticsearchService, OpenSearchService
 from .google import DatastoreService, FirestoreInDatastoreModeService, FirestoreService
 from .mariadb import MariadbService
@@ -48,6 +49,8 @@ SERVICES: dict[str, type[Service]] = {
         DatastoreService,
         FirestoreInDatastoreModeService,
         FirestoreService,
+        DynamoDBService,
+        MotoService,
         ChromiumService,
         MemcachedService,
         MemcachedTlsService,
@@ -58,6 +61,7 @@ __all__ = [
     "SERVICES",
     "ChromiumService",
     "DatastoreService",
+    "DynamoDBService",
     "Elasticsearch8Service",
     "ElasticsearchService",
     "FerretDBService",
@@ -67,6 +71,7 @@ __all__ = [
     "MemcachedService",
     "MemcachedTlsService",
     "MongoDBService",
+    "MotoService",
     "OpenSearchService",
     "PostgresService",
     "RedisClusterService",

@@ -32,6 +32,7 @@ VENVS = {
     "gevent": "gevent.txt",  # gunicorn's gevent workers, redis-py
     "uwsgi": "uwsgi.txt",
     "pyright": "pyright.txt",  # the type checker
+    "moto": "moto.txt",  # a server of DynamoDB
 }
 
 
