@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 from . import _core, clients, config
 from . import dynamodb_clients as boto
 from .base import ServerSideSession, ServerSideSessionInterface
-from .legacy import bind, in_flask_session2_order
+from .legacy import COMMON, ORDER, bind, in_flask_session2_order
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -160,8 +160,9 @@ class DynamoDBStore:
 
     def _item(self, key: str) -> dict[str, Any]:
         name = {self._layout.key: {"S": key}}
-        answer: dict[str, Any] = self._ask("get_item", Key=name, ConsistentRead=True)
-        return answer.get("Item", {})
+        answer = self._ask("get_item", Key=name, ConsistentRead=True)
+        item: dict[str, Any] = answer.get("Item", {})
+        return item
 
     def _change(
         self, operation: str, key: str, sent: dict[str, Any], **parameters: Any
@@ -224,7 +225,7 @@ class DynamoDBStore:
             return value, b"", _core.EXPIRES_NEVER
         if "N" not in end:
             return b"", b"", None
-        expires = int(min(Decimal(end["N"]) * 1000, _LAST_MS))
+        expires = min(int(Decimal(end["N"]) * 1000), _LAST_MS)
         return (value, b"", expires) if expires > clients.now_ms() else None
 
     # -- the contract ---------------------------------------------------------------
@@ -338,16 +339,14 @@ class DynamoDBSessionInterface(ServerSideSessionInterface):
     ) -> None: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        common = ("key_prefix", "use_signer", "permanent")
         in_their_order = "session" in kwargs or in_flask_session2_order(args, ())
         if in_their_order:
             endpoint, *others = dict(boto.KEYS)
-            order = ("session", "key_prefix", endpoint, "table_name", *others, *common[1:])
+            order = ("session", "key_prefix", endpoint, "table_name", *others, *COMMON[1:])
             bind(type(self), order, args, kwargs)
             kwargs["client"] = kwargs.pop("session", None)
         else:
-            order = ("app", "client", *common, "sid_length", "serialization_format", "table_name")
-            bind(type(self), (*order, "table_exists"), args, kwargs)
+            bind(type(self), (*ORDER, "table_name", "table_exists"), args, kwargs)
         app, client = kwargs.get("app"), clients.given(kwargs.pop("client", None))
         settings = {name: config.check(key, kwargs.pop(name, None)) for name, key in boto.KEYS}
         theirs = in_their_order if client is None else boto.is_session(client)

@@ -31,8 +31,8 @@ _TRANSLATION = (
     ("after-call.dynamodb", "dynamodb-attr-value-output"),
 )
 _CONNECTIONS_MAX = 50
-# botocore's attempts where nothing else is said.
-_TRIES = {"legacy": 10, "standard": 3, "adaptive": 3}
+# botocore's attempts for DynamoDB where nothing else is said.
+_TRIES = {"legacy": 10, "standard": 4, "adaptive": 4}
 
 
 def is_session(client: Any) -> bool:
@@ -66,7 +66,7 @@ def public(
     _check(client)
     if beside:
         raise _core.SessionConfigError(
-            f"{' and '.join(beside)} cannot be set beside SESSION_DYNAMODB, which knows that already"
+            f"{' and '.join(beside)} cannot be set beside SESSION_DYNAMODB, which has that already"
         )
 
     def inherited() -> Any:

@@ -13,6 +13,7 @@ from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS, TYPES, UNAVAILABLE
 from flask_session.datastore import GoogleCloudDatastoreSessionInterface
+from flask_session.dynamodb import DynamoDBSession, DynamoDBSessionInterface
 from flask_session.elasticsearch import ElasticsearchSessionInterface
 from flask_session.filesystem import FileSystemSession, FileSystemSessionInterface
 from flask_session.firestore import GoogleFireStoreSessionInterface
@@ -77,8 +78,6 @@ def test_every_type_is_here_or_unavailable():
 
 # As applications make them: (app, client, ...) by name, and Flask-Session2's by position.
 UNAVAILABLE_CALLS = [
-    ("dynamodb", (None, "session:", None, "sessions", None, None, None, False, True), {}),
-    ("dynamodb", (), {"app": None, "client": None, "table_name": "t"}),
 ]
 
 
@@ -306,6 +305,72 @@ def test_elasticsearch_without_arguments():
     interface = ElasticsearchSessionInterface()
     assert hosts_of(interface.client) == ["http://localhost:9200"]
     assert (interface.index, interface.key_prefix) == ("sessions", "session:")
+
+
+# ---- dynamodb -----------------------------------------------------------------------------------
+
+
+def dynamodb(kind):
+    """A resource or a client, of a region where nothing is asked of it."""
+    config = pytest.importorskip("botocore.config").Config(
+        connect_timeout=1, read_timeout=1, retries={"total_max_attempts": 1}
+    )
+    session = pytest.importorskip("boto3").Session("x", "y", region_name="eu-west-1")
+    return getattr(session, kind)("dynamodb", config=config)
+
+
+def test_dynamodb_in_flask_session_s_order(app):
+    resource = dynamodb("resource")
+    interface = DynamoDBSessionInterface(
+        app, resource, "p:", True, False, 16, "json", "visits", True
+    )
+    assert (interface.app, interface.client) == (app, resource)
+    assert (interface.key_prefix, interface.use_signer, interface.permanent) == ("p:", True, False)
+    assert (interface.sid_length, interface.serializer.format) == (16, "json")
+    assert interface.store == resource.Table("visits")
+    app.session_interface = interface
+    with app.test_request_context():
+        assert type(flask.session._get_current_object()) is DynamoDBSession
+
+
+@pytest.mark.parametrize("kind", ["resource", "client"])
+def test_dynamodb_without_an_application(kind):
+    client = dynamodb(kind)
+    interface = DynamoDBSessionInterface(client=client)
+    assert (interface.client, interface.app) == (client, None)
+    assert (interface.table_name, interface.serializer.format) == ("Sessions", "msgpack")
+    assert getattr(interface.store, "name", None) == ("Sessions" if kind == "resource" else None)
+
+
+URL_OF_DYNAMODB = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("more", [("k", "secret", "eu-west-1", True, False), ("k", "secret")])
+def test_dynamodb_in_flask_session2_s_order(monkeypatch, more):
+    pytest.importorskip("boto3")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    for interface in (
+        DynamoDBSessionInterface(None, "p:", URL_OF_DYNAMODB, "visits", *more),
+        DynamoDBSessionInterface(
+            **dict(zip(("endpoint_url", "table_name"), (URL_OF_DYNAMODB, "visits"), strict=True)),
+            **dict(zip(("session", "key_prefix"), (None, "p:"), strict=True)),
+            aws_access_key_id="k", aws_secret_access_key="secret", region="eu-west-1",
+            use_signer=len(more) > 2, permanent=len(more) < 3,
+        ),
+    ):  # fmt: skip
+        assert interface.client.meta.endpoint_url == URL_OF_DYNAMODB
+        assert interface.client.meta.region_name == "eu-west-1"
+        assert (interface.table_name, interface.key_prefix) == ("visits", "p:")
+        assert (interface.store, interface.serializer.format) == (None, "json")
+        assert interface.use_signer is (len(more) > 2)
+        assert interface.permanent is (len(more) < 3)
+
+
+def test_dynamodb_in_flask_session2_s_order_with_a_session():
+    session = pytest.importorskip("boto3").Session("x", "y", region_name="eu-west-1")
+    interface = DynamoDBSessionInterface(session, "p:", URL_OF_DYNAMODB, "visits")
+    assert interface.client.meta.endpoint_url == URL_OF_DYNAMODB
+    assert (interface.table_name, interface.key_prefix) == ("visits", "p:")
 
 
 # ---- memcached ----------------------------------------------------------------------------------

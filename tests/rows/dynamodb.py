@@ -102,11 +102,15 @@ config.update(
 )
 """
 
-    @classmethod
-    def settings(cls, where: Where) -> Settings:
-        client = connect(where["DYNAMODB_URL"])
+    def reach(self) -> Where:
+        where = super().reach()
+        client = connect(where["DYNAMODB_URL"], 20)
         make_their_table(client)
         client.close()
+        return where
+
+    @classmethod
+    def settings(cls, where: Where) -> Settings:
         return {
             "SESSION_TYPE": "dynamodb",
             "SESSION_DYNAMODB_ENDPOINT": where["DYNAMODB_URL"],
