@@ -9,11 +9,13 @@ CESSION_LONG=1 asks for the full counts (`long_run`).
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -233,6 +235,33 @@ def counting_proxy() -> Iterator[Callable[[int], CountingProxy]]:
     yield make
     for proxy in made:
         proxy.close()
+
+
+# ---- processes ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forked() -> Iterator[Callable[..., Any]]:
+    """forked(function): our end of a pipe to a forked process, which runs function(its end) and has
+    to come to a good end. Nothing that it sends may take a minute."""
+    context = multiprocessing.get_context("fork")
+    made: list[Any] = []
+
+    def fork(function: Callable[[Any], None]) -> Any:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=function, args=(theirs,))
+        made.append(process)
+        with warnings.catch_warnings():
+            # threads and fork: as gunicorn does
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        assert ours.poll(60)
+        return ours
+
+    yield fork
+    for process in made:
+        process.join(60)
+        assert process.exitcode == 0
 
 
 # ---- web servers --------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
+import os
 import sys
 import time
 import traceback
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import flask
@@ -25,7 +26,7 @@ from flask_session.dynamodb import (
 from flask_session.dynamodb_clients import is_local, low_level
 
 from tests.rows import new_prefix
-from tests.rows.dynamodb import connect, make_their_table
+from tests.rows.dynamodb import connect, make_table
 from tests.services import DynamoDBService, MotoService
 
 boto3 = pytest.importorskip("boto3")
@@ -88,7 +89,7 @@ def store(client, table):
 
 @pytest.fixture
 def their_store(client, table):
-    make_their_table(client, table)
+    make_table(client, table, "SessionId")
     return _core.Store.wrap(adapter(client, table, FLASK_SESSION2))
 
 
@@ -268,12 +269,7 @@ def test_every_read_is_consistent_and_every_operation_one_request(url, client, t
     given = connect(url, 20, kind)
     sent = Sent(given if kind == "client" else given.meta.client)
     store = _core.Store.wrap(adapter(low_level(given), table))
-    client.create_table(
-        TableName=table,
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
+    make_table(client, table, "id")
     seen = []
     for operation, answer, requests in (
         (lambda: store.load("k"), None, ["GetItem"]),
@@ -426,12 +422,7 @@ def test_the_table_is_made_at_init_where_it_is_local(url, client, table):
 
 
 def test_a_table_that_exists_is_left_as_it_is(url, client, table):
-    client.create_table(
-        TableName=table,
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
+    make_table(client, table, "id")
     interface(SESSION_DYNAMODB=connect(url, 10), SESSION_DYNAMODB_TABLE=table)
     expiry = client.describe_time_to_live(TableName=table)["TimeToLiveDescription"]
     assert expiry["TimeToLiveStatus"] == "DISABLED"
@@ -568,11 +559,12 @@ def moto(services):
     """It accepts signatures of one key only."""
     server = services.own(MotoService)
     server.check_signatures()
-    make_their_table(
+    make_table(
         boto3.Session(server.key_id, server.secret, region_name="us-east-1").client(
             "dynamodb", endpoint_url=server.url
         ),
         "sessions",
+        "SessionId",
     )
     yield server
     server.end()
@@ -858,10 +850,10 @@ def test_no_stubs_no_socket_and_no_boto3_before_it_is_needed(run_python, python)
 
 
 @pytest.mark.parametrize("kind", ["resource", "client", "ours"])
-def test_a_fork_does_not_share_connections(url, client, kind):
+def test_a_fork_does_not_share_connections(url, client, forked, kind):
     """What the parent has open, it alone goes on with."""
     if kind == "ours":
-        make_their_table(client, "fork-sessions")
+        make_table(client, "fork-sessions", "SessionId")
         made = interface(
             SESSION_DYNAMODB=boto3.Session("x", "y", region_name="us-east-1"),
             SESSION_DYNAMODB_ENDPOINT=url,
@@ -879,32 +871,20 @@ def test_a_fork_does_not_share_connections(url, client, kind):
         pipe.send((made.client is parent, made.client is made.client, seen))
         pipe.recv()
         pipe.send(connections(url))
-        pipe.close()
 
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=child, args=(theirs,))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # threads and fork: as gunicorn does
-        process.start()
-    assert ours.poll(60)
+    ours = forked(child)
     assert ours.recv() == (kind != "ours", True, [b"one"] * 5)
     assert [store.load("k")[0] for _ in range(5)] == [b"one"] * 5
     ours.send(None)
     mine, other = connections(url), ours.recv()
     assert mine
     assert other - mine
-    process.join(60)
-    assert process.exitcode == 0
     assert store.load("k")[0] == b"one"
     store.remove("k")
 
 
 def connections(url):
     """Our own ends of this process's connections to the server."""
-    import os
-    from pathlib import Path
-
     inodes = set()
     for number in os.listdir("/proc/self/fd"):
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import time
 import warnings
 from datetime import datetime, timedelta, timezone
@@ -436,7 +435,7 @@ def test_our_own_client_has_our_timeout():
     assert made.client is made.client
 
 
-def test_a_fork_makes_a_client_of_its_own(url):
+def test_a_fork_makes_a_client_of_its_own(url, forked):
     made = MongoDBSessionInterface(client=url, key_prefix=new_prefix())
     parent = made.client
     store = made._store
@@ -448,18 +447,8 @@ def test_a_fork_makes_a_client_of_its_own(url):
             mine = made.client
             value = store.load("k")[0]
             pipe.send((mine is parent, mine is made.client, value))
-        pipe.close()
 
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=child, args=(theirs,))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # threads and fork: as gunicorn does
-        process.start()
-    assert ours.poll(30)
-    assert ours.recv() == (False, True, b"one")
-    process.join(30)
-    assert process.exitcode == 0
+    assert forked(child).recv() == (False, True, b"one")
     assert store.load("k")[0] == b"one"
     assert made.client is parent
     store.remove("k")

@@ -32,13 +32,13 @@ def connect(url: str, timeout: float = 2, kind: str = "client", **options: Any) 
     return getattr(session(), kind)("dynamodb", endpoint_url=url, config=config)
 
 
-def make_their_table(client: Any, name: str = THEIR_TABLE) -> None:
-    """Flask-Session2's, which neither it nor the package makes."""
+def make_table(client: Any, name: str, key: str) -> None:
+    """A table as an administrator makes it, without an expiry."""
     with contextlib.suppress(client.exceptions.ResourceInUseException):
         client.create_table(
             TableName=name,
-            KeySchema=[{"AttributeName": "SessionId", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "SessionId", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
             BillingMode="PAY_PER_REQUEST",
         )
 
@@ -105,7 +105,7 @@ config.update(
     def reach(self) -> Where:
         where = super().reach()
         client = connect(where["DYNAMODB_URL"], 20)
-        make_their_table(client)
+        make_table(client, THEIR_TABLE, "SessionId")
         client.close()
         return where
 
