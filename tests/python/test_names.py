@@ -77,8 +77,7 @@ def test_every_type_is_here_or_unavailable():
 
 
 # As applications make them: (app, client, ...) by name, and Flask-Session2's by position.
-UNAVAILABLE_CALLS = [
-]
+UNAVAILABLE_CALLS = []
 
 
 @pytest.mark.parametrize(("module", "args", "kwargs"), UNAVAILABLE_CALLS)

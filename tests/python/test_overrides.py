@@ -17,6 +17,7 @@ from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
 from flask_session.config import BACKENDS
 from flask_session.datastore import GoogleCloudDatastoreSessionInterface
+from flask_session.dynamodb import DynamoDBSessionInterface
 from flask_session.elasticsearch import ElasticsearchSessionInterface
 from flask_session.filesystem import FileSystemSessionInterface
 from flask_session.firestore import GoogleFireStoreSessionInterface
@@ -57,7 +58,7 @@ def elasticsearch(request):
     return {"client": f"elasticsearch+{url}", "key_prefix": f"overrides-{uuid.uuid4()}:"}
 
 
-def google(name):
+def client_of(name):
     def options(request):
         row = request.getfixturevalue("start_row")(name)
         place = f"SESSION_{name.upper()}"
@@ -100,14 +101,15 @@ INTERFACES = {
     "memcached": (MemcachedSessionInterface, memcached),
     "mongodb": (MongoDBSessionInterface, mongodb),
     "elasticsearch": (ElasticsearchSessionInterface, elasticsearch),
+    "dynamodb": (DynamoDBSessionInterface, client_of("dynamodb")),
     "sqlalchemy": (SqlAlchemySessionInterface, sqlalchemy),
     "cachelib": (CacheLibSessionInterface, cachelib),
     "postgresql": (PostgreSqlSessionInterface, postgresql),
     "peewee": (PeeweeSessionInterface, peewee),
-    "datastore": (GoogleCloudDatastoreSessionInterface, google("datastore")),
-    "firestore": (GoogleFireStoreSessionInterface, google("firestore")),
+    "datastore": (GoogleCloudDatastoreSessionInterface, client_of("datastore")),
+    "firestore": (GoogleFireStoreSessionInterface, client_of("firestore")),
 }
-SERVED = ("datastore", "firestore", "memcached", "mongodb", "postgresql", "redis")
+SERVED = ("datastore", "dynamodb", "firestore", "memcached", "mongodb", "postgresql", "redis")
 MARKS: dict[str, Any] = dict.fromkeys(SERVED, pytest.mark.server)
 MARKS["elasticsearch"] = (pytest.mark.server, pytest.mark.slow)
 THREE = ("_retrieve_session_data", "_upsert_session", "_delete_session")
