@@ -22,7 +22,7 @@ WHEEL := --no-build-isolation --no-deps --no-index --quiet --config-settings=set
 SOURCES := pyproject.toml meson.build meson_options.txt README.md LICENSE \
 	$(shell find include src ext python \( -name __pycache__ -prune \) -o -print)
 C_FILES := $(shell find include src ext tests -name '*.[ch]')
-REQUIREMENTS := $(addprefix requirements/,build.txt flask.txt test.txt dev.txt)
+REQUIREMENTS := $(addprefix requirements/,build.txt flask.txt clients.txt test.txt dev.txt)
 
 SANITIZE := address,undefined
 ASAN_C := ASAN_OPTIONS=detect_leaks=1:halt_on_error=1:abort_on_error=1 \
