@@ -92,8 +92,6 @@ ARGUMENTS = {
     },
     "sqlite": {"path": "SESSION_SQLITE", "synchronous": "SESSION_SQLITE_SYNCHRONOUS"},
 }
-#: Types that Flask-Session or Flask-Session2 know and this version does not.
-UNAVAILABLE: set[str] = set()
 TYPES = ", ".join([*sorted(BACKENDS), "null", "custom"])
 #: URL scheme -> SESSION_TYPE.
 SCHEMES = {
@@ -447,10 +445,6 @@ def kind_of(name: Any, url: str | None, key: str = "SESSION_TYPE") -> str:
     if name is None and url is not None:
         return type_of_url(url)
     kind = _text(key, name).lower()
-    if kind in UNAVAILABLE:
-        raise SessionConfigError(
-            f"{key} {kind!r} is not available in this version of cession; it must be one of {TYPES}"
-        )
     if kind not in BACKENDS and kind not in ("null", "custom"):
         raise SessionConfigError(f"{key} {name!r:.60} is unknown; it must be one of {TYPES}")
     if url is not None and type_of_url(url) != kind:

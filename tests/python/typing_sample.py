@@ -104,7 +104,7 @@ files.serializer = json
 files.serializer = MsgSpecSerializer(app, "json")
 files.regenerate(session)
 
-not_built: list[type[ServerSideSessionInterface]] = [
+over_clients: list[type[ServerSideSessionInterface]] = [
     DynamoDBSessionInterface,
     ElasticsearchSessionInterface,
     GoogleCloudDatastoreSessionInterface,
