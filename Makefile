@@ -163,7 +163,8 @@ build/asan/build.ninja: $(VENV)/.stamp-requirements
 asan-c: deps build/asan/build.ninja
 	@echo "== C tests under $(SANITIZE)"
 	$(call compile,build/asan)
-	@$(ASAN_C) $(IN_VENV) meson test -C build/asan --no-rebuild --print-errorlogs
+	@$(ASAN_C) $(IN_VENV) $(BIN)/python -m tests.services run redis_tls \
+		meson test -C build/asan --no-rebuild --print-errorlogs
 
 build/asan-site/.stamp: $(VENV)/.stamp-requirements $(SOURCES)
 	@echo "Building the package with $(SANITIZE)"
