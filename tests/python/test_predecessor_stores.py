@@ -15,7 +15,7 @@ from flask_session import Session, _core
 
 from tests import long_run_wanted
 from tests.python.apps import legacy
-from tests.rows import ROWS, Where, configuration, marks, new_prefix, parameters
+from tests.rows import ROWS, Where, configuration, leading, marks, new_prefix, parameters
 
 pytestmark = [
     pytest.mark.process,
@@ -210,6 +210,7 @@ def row_and_writer():
     return [
         pytest.param(name, writer, id=f"{name}-{writer}", marks=marks(name))
         for name, row in ROWS.items()
+        if leading(row)
         for writer in row.predecessors
     ]
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests import long_run_wanted
 from tests.python.apps import failing
-from tests.rows import Row, Settings, Where, configuration, parameters, with_timeout
+from tests.rows import Row, Settings, Where, configuration, leading, parameters, with_timeout
 from tests.rows.redis import RedisRow
 from tests.rows.redis import client as redis_client
 
@@ -27,7 +27,7 @@ AWAY = 1.5
 
 
 def stopped(row: type[Row]) -> bool:
-    return hasattr(row, "service") and (row.restarts or long_run_wanted())
+    return hasattr(row, "service") and leading(row) and (row.restarts or long_run_wanted())
 
 
 @pytest.fixture(params=parameters(stopped))

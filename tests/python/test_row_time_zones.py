@@ -16,7 +16,7 @@ import pytest
 
 import tests
 from tests.python.apps.zoned import LIFETIME
-from tests.rows import ROWS, Row, new_prefix, parameters
+from tests.rows import ROWS, Row, leading, new_prefix, parameters
 from tests.services import Service
 
 pytestmark = pytest.mark.process
@@ -25,7 +25,7 @@ TOKYO, LOS_ANGELES = "Asia/Tokyo", "America/Los_Angeles"
 ROOT = Path(tests.__file__).parents[1]
 
 
-@pytest.fixture(params=parameters())
+@pytest.fixture(params=parameters(leading))
 def row(request: pytest.FixtureRequest, start_row: Any) -> Any:
     """With a server of its own where that can have a time zone."""
     service = getattr(ROWS[request.param], "service", Service)

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests import long_run_wanted
+
 from .base import FileRow, Row, Settings, Where, configuration, new_prefix, with_timeout
 from .datastore import DatastoreRow, FirestoreInDatastoreModeRow
 from .dynamodb import DYNAMODB_ROWS
@@ -46,6 +48,11 @@ ROWS: dict[str, type[Row]] = {
 }
 
 
+def leading(row: type[Row]) -> bool:
+    """One row for each backend and database; in a long run every row."""
+    return long_run_wanted() or row.name == next(iter(ROWS)) or bool(vars(row).get("raced"))
+
+
 def marks(name: str) -> list[pytest.MarkDecorator]:
     """The marks of a test of this row. To the C code one client is as good as another: all but the
     first row are marked `client`."""
@@ -67,6 +74,7 @@ __all__ = [
     "Settings",
     "Where",
     "configuration",
+    "leading",
     "marks",
     "new_prefix",
     "parameters",
