@@ -205,4 +205,9 @@ class GoogleFireStoreSessionInterface(ServerSideSessionInterface):
         return self.client.collection(self._collection)
 
     def _open_store(self, key_prefix: str) -> _core.Store:
+        if "/" in key_prefix:
+            raise _core.SessionConfigError(
+                "SESSION_KEY_PREFIX must not contain a slash with Firestore, where a slash"
+                " separates the parts of a document's path"
+            )
         return _core.Store.wrap(FirestoreStore(self._clients.get, self._collection, key_prefix))

@@ -395,6 +395,8 @@ class Fake:
         ({"SESSION_TYPE": "firestore", "SESSION_FIRESTORE_COLLECT": ""}, "must be the name of"),
         ({"SESSION_TYPE": "firestore", "SESSION_FIRESTORE_COLLECT": "__x__"}, "must be the name"),
         ({"SESSION_TYPE": "firestore", "SESSION_FIRESTORE_COLLECT": 7}, "must be a string"),
+        ({"SESSION_TYPE": "firestore", "SESSION_KEY_PREFIX": "app/session:"},
+         "must not contain a slash"),
         ({"SESSION_TYPE": "datastore", "SESSION_DATASTORE": Fake()},
          r"must be a synchronous google\.cloud\.datastore\.Client .* not a value of type Fake"),
         ({"SESSION_TYPE": "datastore", "GCLOUD_APP_PROJECT_ID": ""}, "must be a name"),
@@ -476,6 +478,41 @@ def test_a_wrong_address_is_an_error_in_time(row, free_port):
         app.extensions["flask_session"].store.load("k")
     assert time.monotonic() - start < 3
     assert "ServiceUnavailable" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["datastore", "firestore"])
+def test_no_credentials(monkeypatch, tmp_path, kind):
+    """Found out when a session is needed, and never somebody else's server."""
+    for name in ("DATASTORE_EMULATOR_HOST", "FIRESTORE_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    app = flask.Flask(__name__)
+    app.config.update(SESSION_TYPE=kind, GCLOUD_APP_PROJECT_ID="tests")
+    Session(app)
+    with pytest.raises(SessionStoreError, match="DefaultCredentialsError"):
+        app.extensions["flask_session"].store.load("k")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["datastore", "firestore"])
+def test_a_server_that_was_away_for_long(start_row, counting_proxy, name):
+    """gRPC alone would try it again up to two minutes later."""
+    row = start_row(name)
+    proxy = counting_proxy(row.server.port())
+    app = flask.Flask(__name__)
+    app.config.update(configuration(type(row), row.through(proxy.port)))
+    Session(app)
+    store = app.extensions["flask_session"].store
+    assert store.load("k") is None
+    proxy.refuse()
+    end = time.monotonic() + 12
+    while time.monotonic() < end:
+        with pytest.raises(SessionStoreError):
+            store.load("k")
+        time.sleep(0.1)
+    proxy.listen()
+    time.sleep(1.5)
+    assert store.load("k") is None
 
 
 def test_datastore_over_http(row, records):
