@@ -166,23 +166,20 @@ class DatastoreStore(googlecloud.VersionedStore):
         self, cursor: bytes, batch: int, timeout: float
     ) -> tuple[bytes, list[tuple[str, bytes, int | None]]]:
         query = self._client().query(kind=_KIND, order=["__key__"])
-        start = cursor.decode() or self._prefix
-        if start:
-            relation = ">" if cursor else ">="
-            query.add_filter(filter=self._filter("__key__", relation, self._key(start)))
+        # Numbers, which are no keys of ours, come before all names.
+        start = self._key(cursor.decode() or self._prefix or "\x01")
+        relation = ">" if cursor else ">="
+        query.add_filter(filter=self._filter("__key__", relation, start))
         found = list(query.fetch(limit=batch, timeout=timeout, **self._once))
         rows: list[tuple[str, bytes, int | None]] = []
         for entity in found:
             key = entity.key.name
-            if key is None:
-                continue
             if not key.startswith(self._prefix):
                 return b"", rows
             held = googlecloud.record(0, entity.get("data"), entity.get("expiry"))
             if held.value and held.live():
                 rows.append((key, held.value, held.expires))
-        last = found[-1].key.name if len(found) == batch else None
-        return (last.encode() if last else b""), rows
+        return (found[-1].key.name.encode() if len(found) == batch else b""), rows
 
 
 class GoogleCloudDataStoreSession(ServerSideSession):

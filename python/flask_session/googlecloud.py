@@ -102,7 +102,7 @@ class Clients:
 
     def get(self) -> Any:
         if self._forked not in (None, os.getpid()) and not self._library.expects_forks():
-            raise RuntimeError(
+            raise _core.SessionStoreError(
                 "this process was forked from one that had used a client of Google Cloud, whose"
                 " gRPC does not survive that: set GRPC_ENABLE_FORK_SUPPORT=1 in the environment,"
                 " or do not use the client before the fork (gunicorn --preload)"
@@ -241,7 +241,8 @@ class VersionedStore(ABC):
     ) -> int | Stored:
         if not self._fits(key):
             return _core.GONE
-        self._check(key, value)
+        if value != expected:  # what a predecessor could store can be touched
+            self._check(key, value)
         end, expires = time.monotonic() + timeout, clients.now_ms() + ttl_ms
         held: Record | None = None
         if len(version) == _VERSION.size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import multiprocessing
+import socket
 import threading
 import time
 from datetime import datetime, timedelta, timezone
@@ -182,6 +183,36 @@ def test_size(store):
             refused()
     assert store.load("other") is None
     assert store.load("k")[0] == b"y" * LIMIT
+
+
+def test_a_large_value_of_a_predecessor_is_touched(store, records):
+    value = b"x" * (LIMIT + 1000)
+    records.put("k", val=value, expiration=LATER)
+    assert store.load("k")[0] == value
+    assert store.touch("k", value, b"", HOUR) == _core.OK
+    assert store.load("k")[2] < LATER.timestamp() * 1000
+
+
+def test_listing_beside_other_records(row, records):
+    """Without a prefix, and in small batches."""
+    if not records.is_firestore:
+        for number in range(1, 6):  # as Datastore numbers what has no name
+            entity = datastore.Entity(records.client.key("session", number))
+            entity.update(title="other")
+            records.client.put(entity)
+    store = make_app(row, SESSION_KEY_PREFIX="").extensions["flask_session"].store
+    expected = {f"{records.prefix}k{number}" for number in range(7)}
+    for key in expected:
+        store.create(key, key.encode(), HOUR)
+    records.put("foreign", val="text", expiration=LATER)
+    seen, cursor = {}, b""
+    while True:
+        cursor, rows = store.scan(cursor, 3)
+        seen.update({key.decode(): value for key, value, _ in rows})
+        if not cursor:
+            break
+    ours = {key: value for key, value in seen.items() if key.startswith(records.prefix)}
+    assert ours == {key: key.encode() for key in expected}
 
 
 @pytest.mark.parametrize("key", ["__k__", "a/b", ".", ".."])
@@ -481,6 +512,28 @@ def test_a_wrong_address_is_an_error_in_time(row, free_port):
 
 
 @pytest.mark.parametrize("kind", ["datastore", "firestore"])
+def test_with_credentials_the_connection_has_tls(free_port, kind):
+    """Nothing is sent in the clear to who listens there."""
+    credentials = pytest.importorskip("google.auth.credentials").AnonymousCredentials()
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
+        listener.settimeout(10)
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        library, scheme = (datastore, "https://") if kind == "datastore" else (firestore, "")
+        client = library.Client(
+            project="tests", credentials=credentials, client_options={"api_endpoint": scheme + host}
+        )
+        app = flask.Flask(__name__)
+        app.config.update({"SESSION_TYPE": kind, f"SESSION_{kind.upper()}": client})
+        Session(app)
+        store = app.extensions["flask_session"].store
+        with pytest.raises(SessionStoreError):
+            store.load("k", timeout=0.5)
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(2) == b"\x16\x03"  # a TLS handshake
+
+
+@pytest.mark.parametrize("kind", ["datastore", "firestore"])
 def test_no_credentials(monkeypatch, tmp_path, kind):
     """Found out when a session is needed, and never somebody else's server."""
     for name in ("DATASTORE_EMULATOR_HOST", "FIRESTORE_EMULATOR_HOST"):
@@ -545,7 +598,7 @@ def in_a_child(work):
         try:
             pipe.send(work())
         except Exception as error:
-            pipe.send(f"{error}; {error.__cause__}")
+            pipe.send(str(error))
         pipe.close()
 
     context = multiprocessing.get_context("fork")
@@ -592,7 +645,7 @@ Session(app)
 
 @app.errorhandler(Exception)
 def failed(error):
-    return str(error.__cause__), 500
+    return str(error), 500
 
 @app.get("/<value>")
 def put(value):
