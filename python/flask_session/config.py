@@ -114,6 +114,9 @@ SCHEMES = {
         "sqlalchemy",
     ),
     **dict.fromkeys(("unix", "redis+unix", "valkey", "valkeys"), "redis"),
+    **dict.fromkeys(
+        ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"), "redis"
+    ),
 }
 
 _DYNAMODB_TABLE = r"[A-Za-z0-9_.-]{3,255}|arn:[!-~]{1,1020}"

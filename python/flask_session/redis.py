@@ -14,6 +14,7 @@ from urllib.parse import quote
 from . import _core, clients, config, redis_native
 from .base import ServerSideSession, ServerSideSessionInterface
 from .legacy import COMMON, ORDER, bind, in_flask_session2_order
+from .redis_urls import make_client
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -27,9 +28,6 @@ _ACCEPTED = (
 )
 _METHODS = ("eval", "evalsha", "set", "delete")
 _SCHEMES = tuple(f"{name}:" for name, kind in config.SCHEMES.items() if kind == "redis")
-
-# Schemes that redis-py knows by another name.
-_REDIS_PY = {"valkey": "redis", "valkeys": "rediss", "redis+unix": "unix"}
 
 # Each script reads first. A key that holds another data type than a string is no
 # session: it is loaded as an empty value, which is none either, and never written to.
@@ -199,13 +197,13 @@ def _own_client(url: str | None, timeout: float) -> Any:
     }
     if url is None:
         return redis.Redis(host="127.0.0.1", port=6379, **limits)
-    scheme, colon, rest = url.partition(":")
     try:
-        return redis.Redis.from_url(_REDIS_PY.get(scheme, scheme) + colon + rest, **limits)
+        return make_client(redis, url, limits)
     except ValueError:
         # The original error may quote the URL, and with it the password.
         raise _core.SessionConfigError(
-            "the Redis URL must be redis://, rediss:// or unix://, then what redis-py accepts"
+            "the Redis URL must be redis://, rediss://, unix://, redis+sentinel:// or"
+            " redis+cluster://, then what redis-py accepts"
         ) from None
 
 

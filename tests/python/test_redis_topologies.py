@@ -18,9 +18,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import flask
+import flask_session
 import pytest
 from flask_session import _core
-from flask_session._core import SessionStoreError
+from flask_session._core import SessionConfigError, SessionStoreError
+from flask_session.redis_urls import make_client
 
 from tests.services import RedisClusterService, RedisSentinelService, Services
 from tests.services.base import wait_until
@@ -186,6 +189,74 @@ def tell_lost_apart(load: Load, *folders: Path) -> None:
     print("writes were lost with the killed master, all of them in its append-only file")
     assert [write for write in load.lost if write not in known] == []
     assert load.wrong == []
+
+
+# ---- from Flask ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [RedisSentinelService, RedisClusterService])
+def test_the_driver_and_redis_py_take_the_same_url(start, kind):
+    import redis
+
+    url = start(kind).url
+    prefix = f"t{uuid.uuid4().hex[:12]}:"
+    apps = []
+    for native in (True, False):
+        app = flask.Flask(__name__)
+        app.config.update(SESSION_URL=url, SESSION_KEY_PREFIX=prefix, SESSION_NATIVE=native)
+        flask_session.Session(app)
+        assert app.extensions["flask_session"].stats()["native"] is native
+        wanted = redis.RedisCluster if kind is RedisClusterService else redis.Redis
+        assert type(app.session_interface.client) is wanted
+
+        @app.get("/<key>/<value>")
+        def put(key, value):
+            flask.session[key] = value
+            return {name: text for name, text in flask.session.items() if name != "_permanent"}
+
+        apps.append(app)
+    first, second = (app.test_client() for app in apps)
+    assert first.get("/a/1").json == {"a": "1"}
+    second.set_cookie("session", first.get_cookie("session").value)
+    assert second.get("/b/2").json == {"a": "1", "b": "2"}
+    assert first.get("/c/3").json == {"a": "1", "b": "2", "c": "3"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://user:hidden@a:1",
+        "redis+sentinel://user:hidden@a:x/m",
+        "redis+sentinel://user:hidden@/m",
+        "redis+cluster://user:hidden@a/1",
+        "redis+cluster://user:hidden@",
+    ],
+)
+@pytest.mark.parametrize("native", [True, False])
+def test_wrong_urls_are_errors(url, native):
+    app = flask.Flask(__name__)
+    app.config.update(SESSION_URL=url, SESSION_NATIVE=native)
+    with pytest.raises(SessionConfigError, match="redis") as caught:
+        flask_session.Session(app)
+    assert "hidden" not in str(caught.value)
+
+
+def test_redis_py_gets_what_the_url_says():
+    import redis
+
+    limits = {"socket_timeout": 1.5}
+    url = "rediss+sentinel://u:p%40@[::1],b:2/my%2Fmaster/3?sentinel_password=x&scan_prefix=s"
+    client = make_client(redis, url, limits)
+    pool = client.connection_pool
+    assert (pool.service_name, pool.connection_kwargs["db"]) == ("my/master", 3)
+    assert (pool.connection_kwargs["username"], pool.connection_kwargs["password"]) == ("u", "p@")
+    sentinels = [s.connection_pool.connection_kwargs for s in pool.sentinel_manager.sentinels]
+    assert [(s["host"], s["port"], s["password"]) for s in sentinels] == [
+        ("::1", 26379, "x"),
+        ("b", 2, "x"),
+    ]
+    assert all(s["socket_timeout"] == 1.5 for s in [*sentinels, pool.connection_kwargs])
+    assert issubclass(pool.connection_class, redis.SSLConnection)
 
 
 # ---- Sentinel -----------------------------------------------------------------------------------

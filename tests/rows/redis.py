@@ -223,6 +223,28 @@ class NativeTlsRow(NativeRow):
     variable = "REDIS_TLS_URL"
 
 
+class NativeSentinelRow(NativeRow):
+    name = "redis-native-sentinel"
+    service = RedisSentinelService
+    variable = "REDIS_SENTINEL_URL"
+    one_port = False
+
+    @classmethod
+    def connect(cls, where: Where) -> Any:
+        return RedisSentinelRow.connect(where)
+
+
+class NativeClusterRow(NativeRow):
+    name = "redis-native-cluster"
+    service = RedisClusterService
+    variable = "REDIS_CLUSTER_STORE"
+    one_port = False
+
+    @classmethod
+    def connect(cls, where: Where) -> Any:
+        return RedisClusterRow.connect(where)
+
+
 class NativeValkeyRow(NativeRow):
     name = "redis-native-valkey"
     service = ValkeyService
@@ -242,7 +264,7 @@ class NativePromotedRow(NativeRow):
 
 NATIVE_ROWS = (
     *(NativeTcpRow, NativeUnixRow, NativeAclRow, NativeTlsRow),
-    *(NativeValkeyRow, NativePromotedRow),
+    *(NativeSentinelRow, NativeClusterRow, NativeValkeyRow, NativePromotedRow),
 )
 REDIS_ROWS = (
     *(RedisRow, RedisResp3Row, RedisUnixRow, RedisAclRow, RedisTlsRow),
