@@ -3,16 +3,23 @@ test_row_contract.py has the contract, tests/c/test_redis.c what can be seen wit
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
 import sys
 import threading
+import time
 import uuid
+from urllib.parse import quote
 
 import flask
 import pytest
-from flask_session import Session, SessionConfigError, _core
+from flask_session import Session, SessionConfigError, SessionStoreError, _core
+from flask_session import redis as adapter
 from flask_session.redis import RedisSessionInterface, RedisStore
+
+from tests.services.base import wait_until
 
 redis = pytest.importorskip("redis")
 
@@ -238,10 +245,10 @@ def test_redirected_sockets(redis_server, monkeypatch):
 
 def test_stats_and_capabilities_are_those_of_the_adapter(redis_server):
     native = make_app(SESSION_URL=redis_server.url).extensions["flask_session"].store
-    adapter = _core.Store.wrap(RedisStore(client_of(redis_server)))
-    assert (native.name, native.capabilities) == (adapter.name, adapter.capabilities)
+    wrapped = _core.Store.wrap(RedisStore(client_of(redis_server)))
+    assert (native.name, native.capabilities) == (wrapped.name, wrapped.capabilities)
     assert native.native is True
-    assert adapter.native is False
+    assert wrapped.native is False
 
 
 def test_an_interface_of_a_native_store_goes_away(redis_server):
@@ -263,7 +270,7 @@ def test_an_interface_of_a_native_store_goes_away(redis_server):
 def test_native_and_adapter_on_one_store_lose_nothing(redis_server, long_run):
     prefix = f"session:{uuid.uuid4()}:"
     native = [_core.Store.open_url(redis_server.url).prefixed(prefix) for _ in range(2)]
-    adapter = _core.Store.wrap(RedisStore(client_of(redis_server))).prefixed(prefix)
+    other = _core.Store.wrap(RedisStore(client_of(redis_server))).prefixed(prefix)
     rounds = 300 if long_run else 60
     native[0].create("k", b"{}", HOUR)
 
@@ -281,7 +288,7 @@ def test_native_and_adapter_on_one_store_lose_nothing(redis_server, long_run):
                 current = answer
             assert store.touch("k", b"something else", b"", HOUR) == _core.CHANGED
 
-    stores = [native[0], native[1], adapter, adapter]
+    stores = [native[0], native[1], other, other]
     threads = [
         threading.Thread(target=count, args=(store, f"t{n}")) for n, store in enumerate(stores)
     ]
@@ -289,6 +296,433 @@ def test_native_and_adapter_on_one_store_lose_nothing(redis_server, long_run):
         thread.start()
     for thread in threads:
         thread.join()
-    assert json.loads(adapter.load("k")[0]) == {f"t{n}": rounds for n in range(4)}
+    assert json.loads(other.load("k")[0]) == {f"t{n}": rounds for n in range(4)}
     native[0].remove("k")
-    assert adapter.load("k") is None
+    assert other.load("k") is None
+
+
+def test_the_scripts_are_those_of_the_adapter(redis_private):
+    """So a server knows them already, whoever came first."""
+    server = redis_private()
+    store = _core.Store.open_url(server.url)
+    store.create("k", b"one", HOUR)
+    assert store.replace("k", b"one", b"", b"two", HOUR) == _core.OK
+    assert store.touch("k", b"two", b"", HOUR) == _core.OK
+    known = client_of(server).script_exists(adapter._replace.sha, adapter._touch.sha)
+    assert known == [True, True]
+
+
+# ---- round trips ---------------------------------------------------------------------------------
+
+
+def test_every_operation_is_one_round_trip(redis_private, counting_proxy):
+    proxy = counting_proxy(redis_private().port())
+    store = _core.Store.open_url(f"redis://127.0.0.1:{proxy.port}")
+    store.create("k", b"one", HOUR)
+    store.touch("k", b"one", b"", HOUR)
+    store.replace("k", b"one", b"", b"one", HOUR)  # the scripts are known from here on
+    for operation in (
+        lambda: store.load("k"),
+        lambda: store.load("nothing"),
+        lambda: store.touch("k", b"one", b"", HOUR),
+        lambda: store.replace("k", b"one", b"", b"one", HOUR),
+        lambda: store.replace("k", b"other", b"", b"two", HOUR),
+        lambda: store.remove("k"),
+        lambda: store.create("k", b"one", HOUR),
+    ):
+        before = proxy.round_trips
+        operation()
+        assert proxy.round_trips - before == 1
+    assert proxy.connections == 1
+
+
+def test_the_greeting_is_one_round_trip(redis_server, counting_proxy):
+    proxy = counting_proxy(redis_server.port())
+    url = proxy.url(redis_server.acl_url).replace("/0", "/7")
+    store = _core.Store.open_url(f"{url}?client_name=greeting")
+    store.load("session:none")
+    assert proxy.round_trips == 2
+
+
+# ---- the wire fails ------------------------------------------------------------------------------
+
+NONE = 10**9
+
+
+class Cutter:
+    """Lets so many bytes of the server's answers through, then ends the connection."""
+
+    def __init__(self, then):
+        self.left, self.then, self.garbage = NONE, then, b""
+        self.fired = False
+
+    def set(self, left):
+        self.left, self.fired = left, False
+
+    def __call__(self, data):
+        if self.fired or len(data) <= self.left:
+            self.left -= len(data)
+            return data, ""
+        part, self.fired = data[: self.left], True
+        return part + self.garbage, self.then
+
+
+class Wire:
+    """A store behind a proxy, and another one on the server itself."""
+
+    def __init__(self, proxy, server):
+        self.proxy, self.prefix = proxy, f"session:{uuid.uuid4()}:"
+        self.direct = _core.Store.open_url(server.url).prefixed(self.prefix)
+        self.store = _core.Store.open_url(f"redis://127.0.0.1:{proxy.port}").prefixed(self.prefix)
+
+    def prepare(self):
+        self.direct.remove("k")
+        self.direct.remove("new")
+        assert self.direct.create("k", b"old value", HOUR)
+
+
+@pytest.fixture
+def wire(redis_server, counting_proxy):
+    return Wire(counting_proxy(redis_server.port()), redis_server)
+
+
+OPERATIONS = {
+    "load": (lambda store: store.load("k")[0], b"old value"),
+    "create": (lambda store: store.create("new", b"new value", HOUR), True),
+    "replace": (lambda store: store.replace("k", b"old value", b"", b"new value", HOUR), _core.OK),
+    "conflict": (lambda store: store.replace("k", b"?", b"", b"x", HOUR)[0], b"old value"),
+    "touch": (lambda store: store.touch("k", b"old value", b"", HOUR), _core.OK),
+    "remove": (lambda store: store.remove("k"), None),
+}
+AFTER = {"replace": b"new value", "remove": None}
+
+
+def outcome(operation, store):
+    """The answer, or the text of the error."""
+    try:
+        return operation(store)
+    except SessionStoreError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("then", ["end", "reset"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_cut_at_every_byte_of_an_answer(wire, name, then):
+    """Whatever arrives before the end: the right answer, from a second attempt, or a clear error;
+    never a wrong one, neither then nor for whoever comes next. Nothing is done twice that may not
+    be."""
+    operation, expected = OPERATIONS[name]
+    cutter = wire.proxy.tamper = Cutter(then)
+    for at in range(200):
+        wire.prepare()
+        wire.store.load("k")  # a connection that was used before may be given up
+        cutter.set(at)
+        answer = outcome(operation, wire.store)
+        if cutter.fired and name in ("create", "conflict"):
+            assert "connection to the Redis server was lost" in answer
+        else:
+            assert answer == expected
+        whole = not cutter.fired
+        cutter.set(NONE)
+        # The change was made once, or, where the request failed, at most once.
+        current = wire.direct.load("k")
+        assert (current and current[0]) == AFTER.get(name, b"old value")
+        if name == "create":
+            assert wire.direct.load("new")[0] == b"new value"
+        wire.direct.remove("k")
+        assert wire.store.load("k") is None
+        if whole:
+            assert at >= 3
+            return
+    pytest.fail("no answer is that long")
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("garbage", [
+    b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    b"\x15\x03\x01\x00\x02\x02\x46",
+    b"$99999999999\r\n",
+    b"*3\r\n:1\r\n$1\r\nx\r\n>1\r\n",
+    b"*60000\r\n*60000\r\n",
+    b":12x\r\n",
+    b"\0" * 100,
+])  # fmt: skip
+def test_garbage_instead_of_an_answer(wire, name, garbage):
+    operation, expected = OPERATIONS[name]
+    cutter = wire.proxy.tamper = Cutter("")
+    wire.prepare()
+    wire.store.load("k")
+    cutter.garbage = garbage
+    cutter.set(0)
+    with pytest.raises(SessionStoreError, match=r"no RESP|larger than"):
+        operation(wire.store)
+    wire.prepare()
+    assert operation(wire.store) == expected
+
+
+@pytest.mark.parametrize("more", [b":1\r\n", b"$3\r\nabc\r\n", b"$"])
+def test_more_than_was_asked_for_reaches_nobody(wire, more):
+    """What follows an answer is not taken for the next one."""
+    cutter = wire.proxy.tamper = Cutter("")
+    wire.prepare()
+    wire.store.load("k")
+    cutter.garbage = b"$9\r\nold value\r\n:1000000\r\n" + more
+    cutter.set(0)
+    assert wire.store.load("k")[0] == b"old value"
+    for _ in range(3):
+        assert wire.store.load("nothing") is None
+        assert wire.store.load("k")[0] == b"old value"
+    assert wire.proxy.connections == 2
+
+
+def test_a_late_answer_reaches_nobody(wire):
+    """The operation has failed at its deadline, and its answer comes afterwards."""
+    wire.prepare()
+    wire.store.load("k")
+    wire.proxy.delay = 0.4
+    with pytest.raises(SessionStoreError, match="in time"):
+        wire.store.load("k", timeout=0.1)
+    wire.proxy.delay = 0
+    for _ in range(3):
+        assert wire.store.load("nothing") is None
+    assert wire.store.load("k")[0] == b"old value"
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_silent_server_costs_the_deadline(wire, name):
+    wire.prepare()
+    wire.store.load("k")
+    wire.proxy.swallow = True
+    started = time.monotonic()
+    call = OPERATIONS[name][0]
+    limited = Limited(wire.store, 0.3)
+    with pytest.raises(SessionStoreError, match="in time"):
+        call(limited)
+    assert time.monotonic() - started < 5
+    wire.proxy.swallow = False
+    assert wire.store.load("k")[0] == b"old value"
+
+
+class Limited:
+    """A store, all of whose operations have so many seconds."""
+
+    def __init__(self, store, seconds):
+        self.store, self.seconds = store, seconds
+
+    def __getattr__(self, name):
+        return lambda *args: getattr(self.store, name)(*args, timeout=self.seconds)
+
+
+def test_socket_timeout_of_the_url(redis_server, counting_proxy):
+    proxy = counting_proxy(redis_server.port())
+    store = _core.Store.open_url(f"redis://127.0.0.1:{proxy.port}?socket_timeout=0.2")
+    store.load("k")
+    proxy.swallow = True
+    started = time.monotonic()
+    with pytest.raises(SessionStoreError, match="in time"):
+        store.load("k", timeout=60)
+    assert time.monotonic() - started < 10
+
+
+def test_a_server_that_accepts_and_never_answers():
+    """Neither the greeting nor TLS takes longer than the deadline."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        for url in (
+            f"redis://:pw@127.0.0.1:{port}",
+            f"rediss://127.0.0.1:{port}?ssl_cert_reqs=none",
+        ):
+            store = _core.Store.open_url(url)
+            started = time.monotonic()
+            with pytest.raises(SessionStoreError, match="in time"):
+                store.load("k", timeout=0.3)
+            assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_connections_that_the_server_gave_up_are_not_noticed(wire, name):
+    """Closed while they were idle, all of them: the next request makes another one."""
+    operation, expected = OPERATIONS[name]
+    for way in (wire.proxy.hang_up, wire.proxy.cut):
+        wire.prepare()
+        barrier = threading.Barrier(4)
+
+        def use(barrier=barrier):
+            barrier.wait()
+            for _ in range(20):
+                wire.store.load("k")
+
+        threads = [threading.Thread(target=use) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        way()
+        time.sleep(0.05)  # until it has come
+        assert operation(wire.store) == expected
+
+
+def test_large_values_in_pieces(wire):
+    value = bytes(range(256)) * 40_000
+    assert wire.store.create("new", value, HOUR)
+    assert wire.store.load("new")[0] == value
+    assert wire.store.replace("new", b"?", b"", b"x", HOUR)[0] == value
+    assert wire.store.replace("new", value, b"", value[:-1], HOUR) == _core.OK
+    assert wire.store.load("new")[0] == value[:-1]
+    wire.store.remove("new")
+
+
+# ---- TLS -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tls(services):
+    from tests.services.redis import RedisTlsService
+
+    return services.start(RedisTlsService)
+
+
+def tls_url(server, leave=(), host="127.0.0.1", **options):
+    url = server.exports()["REDIS_TLS_URL"].replace("127.0.0.1", host)
+    place, _, query = url.partition("?")
+    kept = [part for part in query.split("&") if part.partition("=")[0] not in leave]
+    return place + "?" + "&".join(kept + [f"{name}={value}" for name, value in options.items()])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"protocol": 3},
+        {"host": "localhost"},
+        {"server_name": "localhost"},
+        {"server_name": "other.example", "ssl_check_hostname": "false"},
+        {"leave": ["ssl_ca_certs"], "ssl_cert_reqs": "none"},
+    ],
+)
+def test_tls(tls, options):
+    store = _core.Store.open_url(tls_url(tls, **options))
+    key = str(uuid.uuid4())
+    assert store.create(key, b"x" * 100_000, HOUR)
+    assert store.load(key)[0] == b"x" * 100_000
+    store.remove(key)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"leave": ["ssl_ca_certs"]}, "certificate was not accepted"),
+        ({"server_name": "other.example"}, "certificate was not accepted.*mismatch"),
+        ({"leave": ["ssl_certfile", "ssl_keyfile"]}, "TLS|lost"),
+    ],
+)
+def test_tls_that_does_not_fit(tls, options, message):
+    store = _core.Store.open_url(tls_url(tls, **options))
+    with pytest.raises(SessionStoreError, match=message) as caught:
+        store.load("k")
+    assert "sessions-secret" not in str(caught.value)
+
+
+def test_a_certificate_of_another_authority(tls, tmp_path):
+    from tests.services.certificates import make_certificates
+
+    others = make_certificates(tmp_path / "others")
+    url = tls_url(tls, leave=["ssl_ca_certs"], ssl_ca_certs=quote(str(others / "ca.crt"), safe=""))
+    store = _core.Store.open_url(url)
+    with pytest.raises(SessionStoreError, match="certificate was not accepted"):
+        store.load("k")
+
+
+def test_tls_to_a_server_without(redis_server, tls):
+    store = _core.Store.open_url(f"rediss://127.0.0.1:{redis_server.port()}")
+    with pytest.raises(SessionStoreError):
+        store.load("k", timeout=1)
+    store = _core.Store.open_url(f"redis://127.0.0.1:{tls.port()}")
+    with pytest.raises(SessionStoreError, match=r"no RESP|lost"):
+        store.load("k", timeout=5)
+
+
+def test_tls_is_cut_anywhere(tls, counting_proxy):
+    """Also in the middle of the handshake: no hang, no crash, and it recovers."""
+    proxy = counting_proxy(tls.port())
+    store = _core.Store.open_url(tls_url(tls).replace(f":{tls.port()}/", f":{proxy.port}/"))
+    cutter = proxy.tamper = Cutter("reset")
+    for at in (0, 1, 5, 60, 200, 900, 1500, 2000, 2300, 2600, 2700, 2800):
+        proxy.cut()
+        cutter.set(at)
+        with contextlib.suppress(SessionStoreError):
+            assert store.load("nothing", timeout=5) is None
+        cutter.set(NONE)
+        assert _wait_until(lambda: store.load("nothing", timeout=5) is None)
+
+
+def _wait_until(call):
+    for _ in range(200):
+        try:
+            return call()
+        except SessionStoreError:  # the circuit breaker has a rest of a second
+            time.sleep(0.02)
+    return False
+
+
+# ---- processes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["url", "tls", "client"])
+def test_fork_after_first_use(redis_server, tls, kind):
+    """Parent and children on one store object: each has its own connection."""
+    place = {"url": redis_server.url, "tls": tls_url(tls), "client": client_of(redis_server)}[kind]
+    app = flask.Flask(__name__)
+    prefix = f"session:{uuid.uuid4()}:"
+    store = RedisSessionInterface(app, place, key_prefix=prefix)._store
+
+    def work():
+        for number in range(50):
+            key = f"{os.getpid()} {number}"
+            assert store.create(key, key.encode(), HOUR)
+            assert store.load(key)[0] == key.encode()
+            store.remove(key)
+
+    work()
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            try:
+                work()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    work()
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    assert store.native
+
+
+def test_threads_share_few_connections(redis_server, counting_proxy, long_run):
+    """8 threads on a pool of 3: nobody starves, nothing leaks, every answer is one's own."""
+    proxy = counting_proxy(redis_server.port())
+    store = _core.Store.open_url(f"redis://127.0.0.1:{proxy.port}?max_connections=3")
+    prefix, rounds = f"session:{uuid.uuid4()}:", 2000 if long_run else 150
+    files = len(os.listdir("/proc/self/fd"))
+    done = []
+
+    def work(number):
+        for turn in range(rounds):
+            key, value = f"{prefix}{number}", f"{number} {turn}".encode()
+            assert store.create(key, value, HOUR, timeout=30)
+            assert store.load(key, timeout=30)[0] == value
+            assert store.replace(key, value, b"", value * 2, HOUR, timeout=30) == _core.OK
+            store.remove(key, timeout=30)
+        done.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == list(range(8))
+    assert proxy.connections == 3
+    store.close()
+    # What is left is the proxy's, which has two ends of each.
+    assert wait_until(lambda: len(os.listdir("/proc/self/fd")) <= files + 2 * 3, 10)
