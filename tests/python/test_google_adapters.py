@@ -22,6 +22,7 @@ from tests.python.apps.counted import Site
 from tests.rows import configuration, new_prefix, parameters
 from tests.rows import datastore as datastore_rows
 from tests.rows import firestore as firestore_rows
+from tests.services import Unavailable, google
 
 grpc = pytest.importorskip("grpc")
 datastore = pytest.importorskip("google.cloud.datastore")
@@ -586,6 +587,22 @@ def test_datastore_over_http(row, records):
     assert store.replace("k", b"two", version, b"three", HOUR) == _core.GONE
     assert store.load("k") is None
     assert made._datastore_api_internal is None
+
+
+# ---- the emulators ------------------------------------------------------------------------------
+
+
+def test_where_the_emulators_come_from(monkeypatch, tmp_path):
+    jar = tmp_path / "sdk" / "platform" / "x" / "y.jar"
+    jar.parent.mkdir(parents=True)
+    jar.touch()
+    monkeypatch.setattr(google, "_FOLDERS", ())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("GCLOUD_SDK", raising=False)
+    with pytest.raises(Unavailable, match=r"no Google Cloud SDK here has platform/x/y\.jar"):
+        google.sdk_file("x/y.jar")
+    monkeypatch.setenv("GCLOUD_SDK", str(tmp_path / "sdk"))
+    assert google.sdk_file("x/y.jar") == jar
 
 
 # ---- forks --------------------------------------------------------------------------------------
