@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import logging
-import multiprocessing
 import os
 import re
 import time
@@ -611,21 +610,6 @@ def test_a_factory():
     client.close()
 
 
-def in_a_child(work):
-    """What work() returns in a forked process."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=lambda: theirs.send(work()))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # threads and fork: as gunicorn does
-        process.start()
-    assert ours.poll(60)
-    answer = ours.recv()
-    process.join(60)
-    assert process.exitcode == 0
-    return answer
-
-
 def sockets(client):
     """The idle connections of urllib3, also below requests."""
     pools = []
@@ -654,7 +638,7 @@ def over_requests(world):
 
 
 @pytest.mark.parametrize("make", [given, own, over_requests])
-def test_a_fork_shares_no_connection(world, make):
+def test_a_fork_shares_no_connection(world, forked, make):
     """Two processes that use one connection read each other's answers."""
     if make is over_requests and world.row.name == "elasticsearch-8-host":
         return  # its client is made by the package
@@ -664,11 +648,11 @@ def test_a_fork_shares_no_connection(world, make):
     before = sockets(parent)
     assert before
 
-    def child():
+    def child(pipe):
         value = store.load("k")[0]
-        return value, made.client is parent, sorted(sockets(made.client))
+        pipe.send((value, made.client is parent, sorted(sockets(made.client))))
 
-    value, same, used = in_a_child(child)
+    value, same, used = forked(child).recv()
     assert (value, same) == (b"one", make is not own)
     assert used
     assert not before & set(used)

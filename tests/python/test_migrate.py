@@ -118,6 +118,7 @@ SERVER = pytest.mark.server
 LISTABLE = [
     "filesystem",
     *(pytest.param(name, marks=SERVER) for name in ("redis", "mongodb", "postgresql")),
+    pytest.param("dynamodb", marks=[SERVER, pytest.mark.slow]),
     pytest.param("sqlalchemy-sqlite", id="sqlalchemy"),
     pytest.param("peewee-sqlite", id="peewee"),
 ]
@@ -148,7 +149,7 @@ def test_from_everything_that_can_be_listed(site, source):
     [
         "filesystem",
         *(pytest.param(name, marks=SERVER) for name in ("redis", "mongodb", "postgresql")),
-        pytest.param("memcached", marks=SERVER),
+        *(pytest.param(name, marks=SERVER) for name in ("memcached", "dynamodb")),
     ],
 )
 def test_to_everything(site, target):
