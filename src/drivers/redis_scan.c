@@ -12,7 +12,7 @@
 
 #include <stdio.h>
 
-#include "base/alloc.h"
+#include "base/msgpack.h"
 #include "base/banned.h"
 
 #define PAGES_MAX 64u /* of one call: where few keys match, it ends without any */
@@ -192,6 +192,15 @@ static int read_page(scan *s, size_t count, ces_redis_reply **ret_page)
 
 /* ---- visiting --------------------------------------------------------------------------- */
 
+/* No record of ours: of another type, under a key that no store takes, or moved to
+ * another node meanwhile, where it is seen or not. */
+static bool is_passed_over(const ces_redis_reply *key, const ces_redis_reply *value)
+{
+    return ces_redis_is_error(value, "WRONGTYPE") || ces_redis_is_error(value, "MOVED") ||
+           ces_redis_is_error(value, "ASK") || key->len == 0 || key->len > CESSION_KEY_MAX ||
+           !ces_utf8_valid((const uint8_t *)key->text, key->len);
+}
+
 /* Read the records of some keys, give the connection back, then visit: the
  * visitor may call the store. */
 static int visit_some(scan *s, ces_redis_reply *const *keys, size_t count)
@@ -211,8 +220,7 @@ static int visit_some(scan *s, ces_redis_reply *const *keys, size_t count)
     cession_stored_init(&record);
     for (size_t i = 0; i < count && rc == CESSION_OK; i++) {
         const ces_redis_reply *value = replies[2 * i];
-        if (value->kind != CES_REDIS_STRING) {
-            /* Gone or moved since, or of another type: no record of ours. */
+        if (is_passed_over(keys[i], value)) {
             continue;
         }
         rc = ces_redis_record(value, replies[2 * i + 1], &record, s->err);

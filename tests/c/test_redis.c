@@ -615,6 +615,41 @@ static void test_scan_cursors(void)
     cession_store_close(store);
 }
 
+static int count_keys(void *context, cession_span key, cession_span value, int64_t expires_at_ms)
+{
+    (void)value, (void)expires_at_ms;
+    CHECK_SPAN(key, SPAN("tgood"));
+    ++*(int *)context;
+    return CESSION_OK;
+}
+
+/* What is under the keys that are found and is no record; an error is one. */
+static void test_scan_passes_over_what_is_no_record(void)
+{
+    cession_buf cursor;
+    int count = 0;
+    redis_ask("FLUSHALL");
+    redis_ask("SET tgood x");
+    redis_ask("RPUSH tlist x");
+    redis_ask("SET t\xff x");
+    redis_ask("SET \"\" x");
+    cession_store *store = redis_open_url(redis_url(""));
+    cession_buf_init(&cursor, 1024);
+    CHECK_OK(cession_store_scan(store, &cursor, 100, soon(), count_keys, &count, NULL));
+    CHECK_INT(count, 1);
+    CHECK_INT(cursor.len, 0);
+    cession_store_close(store);
+
+    cession_error err = CESSION_ERROR_INIT;
+    CHECK_STR(redis_ask("ACL SETUSER lister on >sessions ~* -@all +@connection +scan"), "+OK\r\n");
+    store = redis_open_url(redis_text("redis://lister:sessions@127.0.0.1:%u", redis_port()));
+    CHECK_STATUS(cession_store_scan(store, &cursor, 100, soon(), count_keys, &count, &err),
+                 CESSION_E_PERMISSION);
+    CHECK_INT(count, 1);
+    cession_store_close(store);
+    cession_buf_release(&cursor);
+}
+
 /* ---- threads
  * ------------------------------------------------------------------------------------- */
 
@@ -672,6 +707,7 @@ static const harness_test tests[] = {
     HARNESS_TEST(a_child_closes_what_it_inherited),
     HARNESS_TEST(restart_between_requests),
     HARNESS_TEST(scan_cursors),
+    HARNESS_TEST(scan_passes_over_what_is_no_record),
     HARNESS_TEST(eight_threads_one_connection),
 };
 HARNESS_MAIN(tests)
