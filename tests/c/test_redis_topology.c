@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/os.h"
 #include "drivers/redis_nodes.h"
 #include "failing_alloc.h"
 #include "harness.h"
@@ -302,6 +303,12 @@ static void test_cluster_endless_and_wrong_redirections(void)
     }
 }
 
+static int nobody(void *context, cession_span key, cession_span value, int64_t expires_at_ms)
+{
+    (void)context, (void)key, (void)value, (void)expires_at_ms;
+    return CESSION_E_INTERNAL;
+}
+
 static void test_cluster_malformed_maps(void)
 {
     cession_error err = CESSION_ERROR_INIT;
@@ -332,6 +339,15 @@ static void test_cluster_malformed_maps(void)
         int status = load(cluster_url(), "key", &err);
         CHECK_MSG(status < 0 && status != CESSION_E_TIMEOUT, "%zu: %d %s", i, status, err.text);
     }
+    cession_store *store = NULL;
+    cession_buf cursor;
+    cession_buf_init(&cursor, 100);
+    REQUIRE_OK(cession_store_open_url(cluster_url(), &store, &err));
+    servers[0].rows[0] = (row){"CLUSTER SLOTS", "*0\r\n"};
+    CHECK_STATUS(
+        cession_store_scan(store, &cursor, 10, cession_deadline_in(3000), nobody, NULL, &err),
+        CESSION_E_UNAVAILABLE);
+    cession_store_close(store);
     /* Overlapping ranges are odd and no reason to fail; nil as a host is the asked one. */
     servers[0].rows[0] = (row){"CLUSTER SLOTS",
                                text("*3\r\n%s%s%s", range(0, 16383, "127.0.0.1", servers[1].port),
@@ -589,6 +605,46 @@ static void test_the_deadline_is_kept(void)
     close(fd);
 }
 
+/* What is looked at again while all goes well: the sentinels every second, the map a
+ * second after a MOVED. That nobody answers then is no matter. */
+static void test_looks_again_in_passing(void)
+{
+    cession_store *cluster = NULL, *sentinel = NULL;
+    unsigned slot = ces_redis_slot(SPAN("key"));
+    serve_everybody();
+    servers[2].rows[4] = (row){"DEL key",
+                               text("-MOVED %u 127.0.0.1:%u\r\n", slot, servers[3].port)};
+    servers[3].rows[0] = (row){"DEL key", ":1\r\n"};
+    servers[3].rows[1] = (row){"GET key", FOUND};
+    servers[3].rows[2] = (row){"PTTL key", LIVES};
+    REQUIRE_OK(cession_store_open_url(cluster_url(), &cluster, NULL));
+    REQUIRE_OK(cession_store_open_url(sentinel_url(), &sentinel, NULL));
+    CHECK_OK(load_from(cluster));
+    CHECK_OK(load_from(sentinel));
+    CHECK_OK(cession_store_remove(cluster, SPAN("key"), cession_deadline_in(3000), NULL));
+    CHECK_OK(load_from(cluster));
+    CHECK_INT(servers[3].asked[1], 1); /* the slot was corrected at once */
+    CHECK_INT(servers[0].asked[0], 1);
+    CHECK_INT(servers[2].asked[3], 0);
+    unsigned before = servers[0].asked[1];
+    ces_sleep_ns(INT64_C(1100000000));
+    CHECK_OK(load_from(cluster)); /* asks a server of the map, which says as before */
+    CHECK_INT(servers[0].asked[0] + servers[2].asked[3], 2);
+    CHECK_INT(servers[3].asked[1], 1);
+    CHECK_OK(load_from(sentinel));
+    CHECK_OK(load_from(sentinel));
+    CHECK_INT(servers[0].asked[1] - before, 1);
+
+    CHECK_OK(cession_store_remove(cluster, SPAN("key"), cession_deadline_in(3000), NULL));
+    servers[0].rows[0].answer = servers[2].rows[3].answer = "-ERR no\r\n";
+    servers[0].rows[1].answer = servers[1].rows[0].answer = "-ERR no\r\n";
+    ces_sleep_ns(INT64_C(1100000000));
+    CHECK_OK(load_from(cluster));
+    CHECK_OK(load_from(sentinel));
+    cession_store_close(cluster);
+    cession_store_close(sentinel);
+}
+
 static const harness_test tests[] = {
     HARNESS_TEST(slots),
     HARNESS_TEST(urls),
@@ -599,6 +655,7 @@ static const harness_test tests[] = {
     HARNESS_TEST(sentinel_answers),
     HARNESS_TEST(sentinel_follows_readonly),
     HARNESS_TEST(threads_look_once),
+    HARNESS_TEST(looks_again_in_passing),
     HARNESS_TEST(forks),
     HARNESS_TEST(out_of_memory),
     HARNESS_TEST(the_deadline_is_kept),
