@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import os
 import re
 import time
 from collections.abc import Callable
@@ -235,11 +235,14 @@ class GoogleCloudDatastoreSessionInterface(ServerSideSessionInterface):
         self.gcloud_project: str = config.check("GCLOUD_APP_PROJECT_ID", project)
         given = _library.check("SESSION_DATASTORE", client)
         timeout = config.read(app, "SESSION_STORE_TIMEOUT")
-        make: Any = _library.client_class
-        if self.gcloud_project != Defaults.GCLOUD_APP_PROJECT_ID:
-            make = functools.partial(make, self.gcloud_project)
-        self._clients = googlecloud.Clients(_library, given, make, timeout)
+        self._clients = googlecloud.Clients(_library, given, self._make, timeout)
         super().__init__(**kwargs)
+
+    def _make(self) -> Any:
+        unknown = self.gcloud_project == Defaults.GCLOUD_APP_PROJECT_ID
+        # An emulator takes any name, and its users need not have a project.
+        elsewhere = unknown and not os.environ.get("DATASTORE_EMULATOR_HOST")
+        return _library.client_class(project=None if elsewhere else self.gcloud_project)
 
     @property
     def client(self) -> Any:

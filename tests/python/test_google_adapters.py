@@ -480,6 +480,20 @@ def test_nothing_but_the_environment(row, monkeypatch):
     store.remove(sid)
 
 
+def test_an_emulator_needs_no_project(row, records, monkeypatch):
+    """As with Flask-Session2."""
+    if records.is_firestore:
+        return  # there the library has a default
+    monkeypatch.setenv("DATASTORE_EMULATOR_HOST", row.where["DATASTORE_EMULATOR_HOST"])
+    for name in ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "DATASTORE_DATASET"):
+        monkeypatch.delenv(name, raising=False)
+    app = flask.Flask(__name__)
+    app.config.update(SESSION_TYPE="datastore", SESSION_KEY_PREFIX=records.prefix)
+    Session(app)
+    assert app.extensions["flask_session"].store.create("k", b"one", SECOND)
+    assert app.session_interface.client.project == "unknown"
+
+
 def test_a_factory_and_a_database_of_its_own(row, records):
     """Project, database and namespace are the client's."""
     if records.is_firestore:
