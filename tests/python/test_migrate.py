@@ -118,7 +118,10 @@ SERVER = pytest.mark.server
 LISTABLE = [
     "filesystem",
     *(pytest.param(name, marks=SERVER) for name in ("redis", "mongodb", "postgresql")),
-    pytest.param("dynamodb", marks=[SERVER, pytest.mark.slow]),
+    *(
+        pytest.param(name, marks=[SERVER, pytest.mark.slow])
+        for name in ("dynamodb", "elasticsearch")
+    ),
     pytest.param("sqlalchemy-sqlite", id="sqlalchemy"),
     pytest.param("peewee-sqlite", id="peewee"),
 ]

@@ -82,11 +82,11 @@ def alive(pid: int, started: int) -> bool:
 
 
 def children(parent: int) -> list[tuple[int, int]]:
-    """The processes that a process has started, each with its start."""
-    try:
-        numbers = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+    """The processes that the threads of a process have started, each with its start."""
+    numbers: list[str] = []
+    for thread in Path(f"/proc/{parent}/task").glob("*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            numbers += (thread / "children").read_text().split()
     found = [(int(number), process_start(int(number))) for number in numbers]
     return [(pid, started) for pid, started in found if started is not None]
 
