@@ -47,11 +47,13 @@ def built(name: str, made_from: str, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def run(command: Sequence[str], folder: Path) -> None:
-    """Run a command of a build; Unavailable with the end of what it printed when it fails."""
+def run(command: Sequence[str], folder: Path, typed: str = "") -> None:
+    """Run a command of a build, which reads what is typed; Unavailable with the end of what it
+    printed when it fails."""
     done = subprocess.run(
-        command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False
-    )
+        command, cwd=folder, env=clean_environment(), input=typed, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     if done.returncode != 0:
         told = (done.stdout + done.stderr).strip()[-300:]
         raise Unavailable(f"{Path(command[0]).name} failed: {told}")
