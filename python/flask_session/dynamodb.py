@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, overload
 
 from . import _core, clients, config
 from . import dynamodb_clients as boto
@@ -59,16 +59,16 @@ def _code(error: Exception) -> str:
     return str(_answer(error).get("Error", {}).get("Code", ""))
 
 
-def _clear(error: Exception) -> Exception:
-    """The error, or one that says more, or less."""
+def _raise_clear(error: Exception) -> NoReturn:
+    """Raise the error, or one that says more, or less."""
     code, answer = _code(error), _answer(error)
     if code in _REFUSED or answer.get("ResponseMetadata", {}).get("HTTPStatusCode") == 403:
-        return PermissionError(
+        raise PermissionError(
             f"DynamoDB refuses the credentials, or what is asked for with them ({code})"
-        )
+        ) from None
     if "item size" in str(answer.get("Error", {}).get("Message", "")).lower():
-        return _core.SessionStoreError(f"the session is too large: {_LIMIT}")
-    return error
+        raise _core.SessionStoreError(f"the session is too large: {_LIMIT}") from None
+    raise error
 
 
 def _now() -> dict[str, str]:
@@ -114,7 +114,7 @@ class DynamoDBStore:
             return getattr(client, operation)(**parameters)
         except Exception as error:
             if _code(error) != "ResourceNotFoundException":
-                raise _clear(error) from None
+                _raise_clear(error)
             if not self._may_make_table(client):
                 raise LookupError(
                     f"DynamoDB has no table {self._table!r} in this region of this account;"
@@ -138,7 +138,7 @@ class DynamoDBStore:
             )
         except Exception as error:
             if _code(error) != "ResourceInUseException":
-                raise _clear(error) from None
+                _raise_clear(error)
             return
         wait = {"Delay": 0.1, "MaxAttempts": 100}
         client.get_waiter("table_exists").wait(TableName=self._table, WaiterConfig=wait)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import flask
 import pytest
 from flask_session import Session, SessionConfigError, SessionStoreError, _core
+from flask_session.defaults import Defaults
 from flask_session.dynamodb import (
     FLASK_SESSION,
     FLASK_SESSION2,
@@ -408,8 +409,13 @@ def test_a_resource_goes_on_as_it_was(url, store, table):
 # ---- the table ----------------------------------------------------------------------------------
 
 
-def test_the_table_is_made_at_init_where_it_is_local(url, client, table):
-    made = interface(SESSION_DYNAMODB=connect(url, 10, "resource"), SESSION_DYNAMODB_TABLE=table)
+@pytest.mark.parametrize("exists", [None, False])
+def test_the_table_is_made_at_init_where_it_is_local(url, client, table, exists):
+    made = interface(
+        SESSION_DYNAMODB=connect(url, 10, "resource"),
+        SESSION_DYNAMODB_TABLE=table,
+        SESSION_DYNAMODB_TABLE_EXISTS=exists,
+    )
     described = client.describe_table(TableName=table)["Table"]
     assert described["KeySchema"] == [{"AttributeName": "id", "KeyType": "HASH"}]
     assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
@@ -696,6 +702,52 @@ def test_our_own_client(monkeypatch):
     made = interface()
     assert made.client.meta.client.meta.endpoint_url == "https://dynamodb.eu-west-3.amazonaws.com"
     assert made.store.name == "Sessions"
+
+
+def credential_of(made):
+    """The key by whose name a request is signed."""
+    told = []
+
+    def note(request, **others):
+        told.append(request.headers["Authorization"].decode())
+
+    made.client.meta.events.register("before-send.dynamodb", note)
+    with pytest.raises(SessionStoreError):
+        made._store.load("k")
+    return told[0].partition("Credential=")[2].partition("/")[0]
+
+
+def test_every_key_has_its_effect(free_port):
+    """SESSION_DYNAMODB_SECRET has it in test_right_credentials and test_wrong_credentials."""
+    client = connect("http://h.x")
+    nobody = f"http://127.0.0.1:{free_port()}"
+    keys = {"SESSION_DYNAMODB_KEY_ID": "AKID", "SESSION_DYNAMODB_SECRET": "s"}
+    region = {"SESSION_DYNAMODB_REGION": "eu-west-1"}
+    effects = {
+        "SESSION_DYNAMODB": (client, {}, lambda made: made.client),
+        "SESSION_DYNAMODB_TABLE": ("visits", region, lambda made: made.table_name),
+        "SESSION_DYNAMODB_TABLE_EXISTS": (
+            *(True, {"SESSION_DYNAMODB": client}),
+            lambda made: not made._makes_table,
+        ),
+        "SESSION_DYNAMODB_KEY_ID": (
+            *("AKID", {**keys, **region, "SESSION_DYNAMODB_ENDPOINT": nobody}),
+            credential_of,
+        ),
+        "SESSION_DYNAMODB_ENDPOINT": (
+            *(nobody, {**keys, **region}),
+            lambda made: made.client.meta.endpoint_url,
+        ),
+        "SESSION_DYNAMODB_REGION": (
+            *("eu-north-1", keys),
+            lambda made: made.client.meta.region_name,
+        ),
+    }
+    for key, (value, others, effect) in effects.items():
+        assert effect(interface(**{**others, key: value})) == value, key
+    every = {key for key in vars(Defaults) if key.startswith("SESSION_DYNAMODB")}
+    assert every == {*effects, "SESSION_DYNAMODB_SECRET"}
+    assert every == {next(iter(settings)) for settings, _ in BAD} - {"SESSION_URL"}
 
 
 def test_no_region(monkeypatch, tmp_path):
