@@ -55,6 +55,8 @@ class Row(ABC):
     takes long to start."""
     predecessors: ClassVar[Sequence[str]] = ()
     """Virtualenvs (tests/services/venvs.py) whose data this row shares."""
+    returns: ClassVar[Sequence[str]] = ("fs08",)
+    """Those that read plain data which was written here."""
     plain: ClassVar[bool] = False
     """The predecessors keep plain data only in this store."""
     endless: ClassVar[bool] = False

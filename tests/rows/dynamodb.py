@@ -93,6 +93,7 @@ class DynamoDBKeysRow(DynamoDBRow):
 
     name = "dynamodb-keys"
     predecessors = ("fs2",)
+    returns = ("fs2",)
     plain = endless = True
     legacy = f"""
 config.update(
