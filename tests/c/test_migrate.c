@@ -317,6 +317,7 @@ static void test_costs(void)
     CHECK_STATUS(cession_store_migrate_counts(fresh, &counts, NULL), CESSION_E_INVALID);
     CHECK_STATUS(cession_store_migrate_counts(NULL, &counts, NULL), CESSION_E_INVALID);
     CHECK_STATUS(cession_store_migrate_counts(store, NULL, NULL), CESSION_E_INVALID);
+    CHECK(!cession_store_maintenance_due(store));
     cession_store_close(store);
 }
 
@@ -560,6 +561,174 @@ static void load_under_test(world *w)
 static void test_load_against_everybody(void)
 {
     interleave(load_under_test);
+}
+
+/* Broken off in one direction, taken up in the other. */
+static void test_turned_round_after_a_kill(void)
+{
+    for (unsigned dies = 0; dies < 2 * MOVE_OPERATIONS; dies++) {
+        world w;
+        world_begin(&w);
+        put(w.old, VALUE);
+        w.under_test.dies_at = dies / 2;
+        w.under_test.dies_after = dies % 2 == 1;
+        load_under_test(&w);
+        CHECK_MSG(find(w.reversed.store, VALUE) == CESSION_OK, "died at %u", dies);
+        CHECK_OK(request(w.reversed.store, NEWER));
+        CHECK_MSG(find(w.other.store, NEWER) == CESSION_OK, "died at %u", dies);
+        CHECK_OK(find(w.follower.store, NEWER));
+        /* A logout that meets only marks: the record is in the other store. */
+        CHECK_OK(cession_store_remove(w.reversed.store, KEY, soon(), NULL));
+        CHECK_STATUS(find(w.other.store, NEWER), CESSION_NOT_FOUND);
+        CHECK_STATUS(find(w.follower.store, NEWER), CESSION_NOT_FOUND);
+        CHECK_STATUS(find(w.reversed.store, NEWER), CESSION_NOT_FOUND);
+        CHECK(!lies_in(w.fresh, NEWER) && !lies_in(w.old, NEWER));
+        world_end(&w);
+    }
+}
+
+static void reversed_removes(world *w)
+{
+    w->said = cession_store_remove(w->reversed.store, KEY, soon(), NULL);
+}
+
+static void others_copy_appears(world *w)
+{
+    cession_stored current;
+    cession_stored_init(&current);
+    cession_expected v = {.value = VALUE};
+    w->said = cession_store_replace(w->old, KEY, &v,
+                                    SPAN("\xc1"
+                                         "cession-moving\xc1"
+                                         "x"),
+                                    HOUR, 0, &current, NULL);
+    cession_stored_release(&current);
+}
+
+/* What another direction at the same time may leave is never served, and never a crash. */
+static void test_marks_of_the_other_direction(void)
+{
+    world w;
+    world_begin(&w);
+    put(w.old, VALUE);
+    w.under_test.disturb_at = 3;
+    w.under_test.disturb = reversed_removes;
+    CHECK_STATUS(find(w.under_test.store, VALUE), CESSION_NOT_FOUND);
+    CHECK_OK(w.said);
+    CHECK(!lies_in(w.fresh, VALUE) && !lies_in(w.old, VALUE));
+    world_end(&w);
+
+    world_begin(&w);
+    put(w.old, VALUE);
+    w.under_test.disturb_at = 3;
+    w.under_test.disturb = others_copy_appears;
+    cession_stored stored;
+    cession_stored_init(&stored);
+    CHECK_STATUS(cession_store_load(w.under_test.store, KEY, 0, &stored, NULL), CESSION_E_BUSY);
+    CHECK_OK(w.said);
+    CHECK_INT(stored.value.len, 0);
+    cession_stored_release(&stored);
+    world_end(&w);
+}
+
+/* A store in which somebody is always faster. */
+static int taken_create(cession_store *store, cession_span key, cession_span value, int64_t ttl_ms,
+                        cession_deadline deadline, cession_error *err)
+{
+    (void)store, (void)key, (void)value, (void)ttl_ms, (void)deadline, (void)err;
+    return CESSION_EXISTS;
+}
+
+static void test_never_at_rest(void)
+{
+    cession_store_ops ops = shared_ops;
+    ops.create = taken_create;
+    cession_store *memory = make_memory(), *old = make_memory(), *store = NULL;
+    shared_store taken = {.base = {.ops = &ops, .caps = memory->caps}, .inner = memory};
+    cession_migrate_config config = {.lifetime_ms = HOUR};
+    REQUIRE_OK(cession_store_migrate(&taken.base, old, &config, &store, NULL));
+    put(old, VALUE);
+    cession_stored stored;
+    cession_stored_init(&stored);
+    CHECK_STATUS(cession_store_load(store, KEY, 0, &stored, NULL), CESSION_E_BUSY);
+    CHECK_STATUS(cession_store_load(store, KEY, cession_deadline_in(20), &stored, NULL),
+                 CESSION_E_TIMEOUT);
+    CHECK_STATUS(cession_store_remove(store, KEY, 0, NULL), CESSION_E_BUSY);
+    CHECK_INT(stored.value.len, 0);
+    cession_stored_release(&stored);
+    cession_store_close(store);
+    cession_store_close(memory);
+}
+
+/* ---- interleavings of lifetimes ------------------------------------------------------------ */
+
+static int telling_replace(cession_store *store, cession_span key, const cession_expected *expected,
+                           cession_span value, int64_t ttl_ms, cession_deadline deadline,
+                           cession_stored *ret_current, cession_error *err)
+{
+    int rc = cession_store_replace(inner_of(store), key, expected, value, ttl_ms, deadline,
+                                   ret_current, err);
+    ret_current->expires_at_ms = told;
+    return rc;
+}
+
+static void plain_writes_late(world *w)
+{
+    ces_sleep_ns(40000000);
+    plain_writes(w);
+}
+
+static int slow_replace(cession_store *store, cession_span key, const cession_expected *expected,
+                        cession_span value, int64_t ttl_ms, cession_deadline deadline,
+                        cession_stored *ret_current, cession_error *err)
+{
+    int rc = cession_store_replace(inner_of(store), key, expected, value, ttl_ms, deadline,
+                                   ret_current, err);
+    ces_sleep_ns(60000000);
+    return rc;
+}
+
+/* A record that ends while it is on its way. */
+static void test_the_end_on_the_way(void)
+{
+    cession_store_ops ops = shared_ops;
+    ops.load = telling_load;
+    ops.replace = telling_replace;
+    for (unsigned dies = 3; dies < 5; dies++) { /* before it was decided, and after */
+        world w;
+        world_begin(&w);
+        put(w.old, VALUE);
+        w.under_test.dies_at = dies;
+        CHECK_STATUS(find(w.under_test.store, VALUE), CESSION_E_UNAVAILABLE);
+        told = cession_now_ms() - 1;
+        w.other.fresh.base.ops = &ops;
+        CHECK_STATUS(find(w.other.store, VALUE), CESSION_NOT_FOUND);
+        w.reversed.old.base.ops = &ops;
+        CHECK_STATUS(find(w.reversed.store, VALUE), dies == 3 ? CESSION_OK : CESSION_NOT_FOUND);
+        world_end(&w);
+    }
+    world late;
+    world_begin(&late);
+    cession_store_ops slow = shared_ops;
+    slow.replace = slow_replace;
+    late.under_test.old.base.ops = &slow;
+    CHECK_OK(cession_store_create(late.old, KEY, VALUE, 50, 0, NULL));
+    CHECK_STATUS(find(late.under_test.store, VALUE), CESSION_NOT_FOUND);
+    world_end(&late);
+    /* The one that was written in the meantime has ended, too. */
+    world w;
+    world_begin(&w);
+    put(w.old, VALUE);
+    w.under_test.old.base.ops = &ops;
+    told = cession_now_ms() + 30;
+    w.under_test.disturb_at = 3;
+    w.under_test.disturb = plain_writes_late;
+    cession_stored stored;
+    cession_stored_init(&stored);
+    CHECK_STATUS(cession_store_load(w.under_test.store, KEY, soon(), &stored, NULL),
+                 CESSION_NOT_FOUND);
+    cession_stored_release(&stored);
+    world_end(&w);
 }
 
 /* A logout must not be broken off: what it was told is what counts. Until then the record
@@ -1010,6 +1179,10 @@ static const harness_test tests[] = {
     HARNESS_TEST(arguments),
     HARNESS_TEST(lifetimes),
     HARNESS_TEST(load_against_everybody),
+    HARNESS_TEST(turned_round_after_a_kill),
+    HARNESS_TEST(marks_of_the_other_direction),
+    HARNESS_TEST(never_at_rest),
+    HARNESS_TEST(the_end_on_the_way),
     HARNESS_TEST(remove_against_everybody),
     HARNESS_TEST(late_writes),
     HARNESS_TEST(back_and_forth),
