@@ -163,7 +163,7 @@ build/asan/build.ninja: $(VENV)/.stamp-requirements
 asan-c: deps build/asan/build.ninja
 	@echo "== C tests under $(SANITIZE)"
 	$(call compile,build/asan)
-	@$(ASAN_C) $(IN_VENV) $(BIN)/python -m tests.services run redis_tls \
+	@$(ASAN_C) $(IN_VENV) $(BIN)/python -m tests.services run redis_tls,redis_sentinel,redis_cluster \
 		meson test -C build/asan --no-rebuild --print-errorlogs
 
 build/asan-site/.stamp: $(VENV)/.stamp-requirements $(SOURCES)
