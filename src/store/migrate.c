@@ -254,8 +254,10 @@ static int finish(migrate_store *self, cession_span key, cession_stored *copy,
         return rc < 0 ? rc : AGAIN;
     }
     cession_expected moved = {.value = MOVED};
-    rc = cession_store_touch(self->old, key, &moved, self->tombstone_ms, deadline, NULL);
-    (void)rc; /* else it lives as long as the record would have */
+    rc = cession_store_touch(self->old, key, &moved, self->tombstone_ms, deadline, err);
+    if (rc < 0) {
+        return rc; /* the record is in its place; MOVED lives as long as it would have */
+    }
     memmove(copy->value.data, content.data, content.len);
     copy->value.len = content.len;
     copy->version_len = 0;

@@ -382,6 +382,62 @@ def test_arguments_of_a_store_that_moves():
         store.moves()
 
 
+class Failing:
+    """A store of one record in Python; one of its operations raises."""
+
+    name = "failing"
+    capabilities = _core.CAP_ATOMIC | _core.CAP_GIVES_EXPIRY
+
+    def __init__(self, fails):
+        self.fails, self.value = fails, b"v"
+
+    def ask(self, operation):
+        if operation == self.fails:
+            raise ConnectionError("the test's store is down")
+
+    def load(self, key, timeout):
+        self.ask("load")
+        return None if self.value is None else (self.value, b"", None)
+
+    def create(self, key, value, ttl_ms, timeout):
+        return False
+
+    def replace(self, key, expected, version, value, ttl_ms, timeout):
+        self.ask("replace")
+        if self.value != expected:
+            return _core.GONE if self.value is None else (self.value, b"", None)
+        self.value = value
+        return _core.OK
+
+    def touch(self, key, expected, version, ttl_ms, timeout):
+        self.ask("touch")
+        return _core.OK
+
+    def remove(self, key, timeout):
+        self.ask("remove")
+        self.value = None
+
+
+@pytest.mark.parametrize("fails", ["load", "replace", "touch", "remove"])
+def test_a_client_of_the_old_store_raises_at_any_step(fails):
+    old = Failing(fails)
+    store = _core.Store.open("memory").migrating(_core.Store.wrap(old), HOUR_MS)
+    if fails != "remove":
+        with pytest.raises(SessionStoreError) as caught:
+            store.load("k")
+        assert isinstance(caught.value.__cause__, ConnectionError)
+        old.fails = None
+    assert store.load("k")[0] == b"v"
+    old.fails = fails
+    if fails == "remove":
+        with pytest.raises(SessionStoreError):
+            store.remove("k")
+    else:
+        store.remove("k")
+    old.fails = None
+    assert store.load("k") is None
+
+
 # ---- races ---------------------------------------------------------------------------------------
 
 

@@ -470,6 +470,34 @@ def test_stores_are_made(nomemory, tmp_path, kind):
     assert exhaust(nomemory, work) > 0
 
 
+@pytest.mark.parametrize("kind", ["memory", "adapter"])
+def test_stores_that_move(nomemory, kind):
+    def make():
+        return (
+            _core.Store.wrap(DictAdapter())
+            if kind == "adapter"
+            else _core.Store.open_url("memory:")
+        )
+
+    def work():
+        fresh, old = make(), make()
+        assert old.create("k", b"v", 3_600_000)
+        assert fresh.moves() is None
+        both = fresh.migrating(old, 3_600_000)
+        refused(make().migrating, both, 3_600_000)
+        refused(make().migrating, make(), 0)
+        refused(fresh.migrating, both, 3_600_000)
+        assert both.load("k")[0] == b"v"
+        moves = both.moves()
+        assert (moves["store"], moves["moved"], moves["operations"]["load"]) == (old_name, 1, 1)
+        both.remove("k")
+        assert both.load("k") is None
+        both.close()
+
+    old_name = make().name
+    assert exhaust(nomemory, work) > 0
+
+
 @pytest.mark.parametrize("operation", ["load", "create", "replace", "touch", "purge", "scan"])
 def test_answers_of_adapters(nomemory, operation):
     class Wrong(DictAdapter):
