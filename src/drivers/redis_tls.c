@@ -98,7 +98,7 @@ static int load_files(SSL_CTX *context, const ces_redis_manner *manner, cession_
                          ? SSL_CTX_load_verify_locations(context, manner->ca_file, manner->ca_path)
                          : SSL_CTX_set_default_verify_paths(context);
         if (loaded != 1) {
-            return cession_fail(err, CESSION_E_INVALID,
+            return cession_fail(err, CESSION_E_UNAVAILABLE,
                                 "the certificates of the authorities that may vouch for the "
                                 "server (ssl_ca_certs, ssl_ca_path) cannot be read");
         }
@@ -106,12 +106,12 @@ static int load_files(SSL_CTX *context, const ces_redis_manner *manner, cession_
     if (manner->cert_file != NULL) {
         const char *key = manner->key_file != NULL ? manner->key_file : manner->cert_file;
         if (SSL_CTX_use_certificate_chain_file(context, manner->cert_file) != 1) {
-            return cession_fail(err, CESSION_E_INVALID,
+            return cession_fail(err, CESSION_E_UNAVAILABLE,
                                 "the certificate of this client (ssl_certfile) cannot be read");
         }
         if (SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) != 1 ||
             SSL_CTX_check_private_key(context) != 1) {
-            return cession_fail(err, CESSION_E_INVALID,
+            return cession_fail(err, CESSION_E_UNAVAILABLE,
                                 "the key of this client's certificate (ssl_keyfile, ssl_password) "
                                 "cannot be read or belongs to another one");
         }

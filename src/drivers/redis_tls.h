@@ -7,7 +7,7 @@
 
 #include "drivers/redis_wire.h"
 
-/* The certificates of a manner. E_INVALID says which file cannot be used. */
+/* The certificates of a manner. E_UNAVAILABLE says which file cannot be used. */
 int ces_redis_tls_context(const ces_redis_manner *manner, SSL_CTX **ret_context,
                           cession_error *err);
 /* A client's end over the socket fd, not connected yet. host: to be checked, and

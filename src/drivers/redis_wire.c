@@ -298,7 +298,7 @@ static int greet(ces_redis_conn *conn, const ces_redis_manner *manner, cession_d
         rc = ces_redis_receive(conn, deadline, &reply, err);
         if (rc == CESSION_OK && reply->kind == CES_REDIS_ERROR) {
             rc = ces_redis_is_error(reply, "NOPROTO")
-                     ? cession_fail(err, CESSION_E_UNSUPPORTED, "the server does not speak RESP3")
+                     ? cession_fail(err, CESSION_E_UNAVAILABLE, "the server does not speak RESP3")
                      : ces_redis_fail(reply, err);
         }
         ces_redis_reply_free(reply);
@@ -540,7 +540,7 @@ static const meaning meanings[] = {
      "the Redis server is a replica that has lost its master (MASTERDOWN)"},
     {"CLUSTERDOWN", CESSION_E_UNAVAILABLE, "the Redis Cluster is down (CLUSTERDOWN)"},
     {"TRYAGAIN", CESSION_E_UNAVAILABLE, "the Redis Cluster is moving the key (TRYAGAIN)"},
-    {"MOVED", CESSION_E_UNSUPPORTED,
+    {"MOVED", CESSION_E_UNAVAILABLE,
      "the Redis server is one of a Cluster, which needs a redis+cluster: URL (MOVED)"},
     {"ASK", CESSION_E_UNAVAILABLE, "the Redis Cluster is moving the key (ASK)"},
     {"MISCONF", CESSION_E_UNAVAILABLE,

@@ -70,9 +70,9 @@ void ces_redis_dialer_free(ces_redis_dialer *dialer); /* NULL is fine */
 
 typedef struct ces_redis_conn ces_redis_conn;
 
-/* Connect and greet: TLS, AUTH, client name, database. E_TIMEOUT, E_UNAVAILABLE,
- * E_PERMISSION for what the server does not accept; E_INVALID for certificate
- * files that cannot be used. The place is borrowed for the call. */
+/* Connect and greet: TLS, AUTH, client name, database. E_TIMEOUT, E_UNAVAILABLE
+ * (also for certificate files that cannot be used), E_PERMISSION. The place is
+ * borrowed for the call. */
 int ces_redis_connect(ces_redis_dialer *dialer, const ces_redis_place *place,
                       cession_deadline deadline, ces_redis_conn **ret_conn, cession_error *err);
 void ces_redis_close(ces_redis_conn *conn);

@@ -262,6 +262,31 @@ static void test_a_line_has_an_end(void)
     ces_redis_reader_free(reader);
 }
 
+/* Each part is small enough, the whole is not. */
+static void test_a_reply_has_an_end(void)
+{
+    enum { PIECE = 1024 * 1024 };
+    ces_redis_reader *reader = NULL;
+    char *piece = calloc(1, PIECE);
+    static const char head[] = "*2\r\n$60000000\r\n";
+    REQUIRE(piece != NULL);
+    REQUIRE_OK(ces_redis_reader_new(&reader, NULL));
+    CHECK_OK(ces_redis_reader_feed(reader, head, sizeof head - 1, NULL));
+    for (size_t left = 60000000; left > 0;) {
+        size_t len = left < PIECE ? left : PIECE;
+        CHECK_OK(ces_redis_reader_feed(reader, piece, len, NULL));
+        left -= len;
+    }
+    CHECK_OK(ces_redis_reader_feed(reader, "\r\n$60000000\r\n", 13, NULL));
+    int rc = CESSION_OK;
+    for (unsigned i = 0; rc == CESSION_OK && CHECK(i < 60); i++) {
+        rc = ces_redis_reader_feed(reader, piece, PIECE, NULL);
+    }
+    CHECK_STATUS(rc, CESSION_E_LIMIT);
+    ces_redis_reader_free(reader);
+    free(piece);
+}
+
 static void test_replies_without_memory(void)
 {
     const cession_span bytes = SPAN("*2\r\n*2\r\n$3\r\nabc\r\n:1\r\n%1\r\n+a\r\n_\r\n");
@@ -377,6 +402,26 @@ static void test_urls(void)
         }
     }
     guard_release(&g);
+}
+
+static void check_options(const char *name, const char *value, int expected, const char *in_text)
+{
+    const cession_option option = {.name = name, .value = value};
+    cession_store *store = NULL;
+    cession_error err = CESSION_ERROR_INIT;
+    CHECK_STATUS(cession_store_open("redis", &option, 1, &store, &err), expected);
+    CHECK_MSG(strstr(err.text, in_text) != NULL, "%s", err.text);
+    cession_store_close(store);
+}
+
+static void test_options(void)
+{
+    static char text[5000];
+    memset(text, 'x', sizeof text - 1);
+    check_options("host", "name", CESSION_OK, "");
+    check_options("host", "", CESSION_E_INVALID, "empty");
+    check_options("path", "relative", CESSION_E_INVALID, "absolute");
+    check_options("client_name", text, CESSION_E_LIMIT, "too long");
 }
 
 static void test_urls_without_memory(void)
@@ -515,12 +560,47 @@ static void test_errors_say_what_is_wrong(void)
     check_error("redis://127.0.0.1:1", CESSION_E_UNAVAILABLE, "refused");
     check_error("redis://[::1]:1", CESSION_E_UNAVAILABLE, "port 1");
     check_error("redis://name.invalid", CESSION_E_UNAVAILABLE, "no address");
+    check_error(redis_text("unix:///%0200d", 0), CESSION_E_LIMIT, "at most");
     check_error(redis_text("unix://%s.none", redis_socket()), CESSION_E_UNAVAILABLE, "unix socket");
     check_error("rediss://127.0.0.1:1?ssl_ca_certs=/none", CESSION_E_UNAVAILABLE, "refused");
-    check_error(redis_text("rediss://127.0.0.1:%u?ssl_ca_certs=/none", port), CESSION_E_INVALID,
+    check_error(redis_text("rediss://127.0.0.1:%u?ssl_ca_certs=/none", port), CESSION_E_UNAVAILABLE,
                 "ssl_ca_certs");
-    check_error(redis_text("rediss://127.0.0.1:%u?ssl_certfile=/none", port), CESSION_E_INVALID,
+    check_error(redis_text("rediss://127.0.0.1:%u?ssl_certfile=/none", port), CESSION_E_UNAVAILABLE,
                 "ssl_certfile");
+}
+
+/* What somebody else has put under the key of a session. */
+static void test_foreign_records(void)
+{
+    cession_store *store = redis_open_url(redis_url(""));
+    cession_expected none = {.value = SPAN("")};
+    cession_stored stored;
+    cession_stored_init(&stored);
+    redis_ask("DEL tlist tplain");
+    redis_ask("RPUSH tlist x");
+    CHECK_OK(cession_store_load(store, SPAN("tlist"), soon(), &stored, NULL));
+    CHECK_INT(stored.value.len, 0);
+    CHECK_INT(stored.expires_at_ms, CESSION_EXPIRES_NEVER);
+    CHECK_STATUS(
+        cession_store_replace(store, SPAN("tlist"), &none, SPAN("x"), HOUR, soon(), &stored, NULL),
+        CESSION_GONE);
+    CHECK_STATUS(cession_store_touch(store, SPAN("tlist"), &none, HOUR, soon(), NULL),
+                 CESSION_GONE);
+    CHECK_STATUS(cession_store_create(store, SPAN("tlist"), SPAN("x"), HOUR, soon(), NULL),
+                 CESSION_EXISTS);
+    CHECK_STR(redis_ask("TYPE tlist"), "+list\r\n");
+    CHECK_STR(redis_ask("PTTL tlist"), ":-1\r\n");
+
+    redis_ask("SET tplain one");
+    CHECK_OK(cession_store_load(store, SPAN("tplain"), soon(), &stored, NULL));
+    CHECK_SPAN(cession_buf_span(&stored.value), SPAN("one"));
+    CHECK_INT(stored.expires_at_ms, CESSION_EXPIRES_NEVER);
+    cession_expected one = {.value = SPAN("one")};
+    CHECK_OK(cession_store_touch(store, SPAN("tplain"), &one, HOUR, soon(), NULL));
+    CHECK_OK(cession_store_load(store, SPAN("tplain"), soon(), &stored, NULL));
+    CHECK(stored.expires_at_ms > 0);
+    cession_stored_release(&stored);
+    cession_store_close(store);
 }
 
 /* ---- processes ------------------------------------------------------------------------------ */
@@ -615,6 +695,29 @@ static void test_scan_cursors(void)
     cession_store_close(store);
 }
 
+static int add_one(void *context, cession_span key, cession_span value, int64_t expires_at_ms)
+{
+    (void)key, (void)value, (void)expires_at_ms;
+    ++*(int *)context;
+    return CESSION_OK;
+}
+
+/* A prefix is no pattern. */
+static void test_scan_prefix_is_taken_as_it_is(void)
+{
+    cession_buf cursor;
+    int count = 0;
+    redis_ask("FLUSHALL");
+    redis_ask("SET t*?[g]\\^-good x");
+    redis_ask("SET tabg-good x");
+    cession_store *store = redis_open_url(redis_url("?scan_prefix=t*?[g]%5C%5E-"));
+    cession_buf_init(&cursor, 1024);
+    CHECK_OK(cession_store_scan(store, &cursor, 100, soon(), add_one, &count, NULL));
+    CHECK_INT(count, 1);
+    cession_store_close(store);
+    cession_buf_release(&cursor);
+}
+
 static int count_keys(void *context, cession_span key, cession_span value, int64_t expires_at_ms)
 {
     (void)value, (void)expires_at_ms;
@@ -698,15 +801,19 @@ static const harness_test tests[] = {
     HARNESS_TEST(replies),
     HARNESS_TEST(replies_cut_anywhere),
     HARNESS_TEST(a_line_has_an_end),
+    HARNESS_TEST(a_reply_has_an_end),
     HARNESS_TEST(replies_without_memory),
     HARNESS_TEST(urls),
+    HARNESS_TEST(options),
     HARNESS_TEST(urls_without_memory),
     HARNESS_TEST(operations_without_memory),
     HARNESS_TEST(errors_say_what_is_wrong),
+    HARNESS_TEST(foreign_records),
     HARNESS_TEST(fork_after_use),
     HARNESS_TEST(a_child_closes_what_it_inherited),
     HARNESS_TEST(restart_between_requests),
     HARNESS_TEST(scan_cursors),
+    HARNESS_TEST(scan_prefix_is_taken_as_it_is),
     HARNESS_TEST(scan_passes_over_what_is_no_record),
     HARNESS_TEST(eight_threads_one_connection),
 };

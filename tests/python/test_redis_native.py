@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -460,6 +461,64 @@ def test_garbage_instead_of_an_answer(wire, name, garbage):
     assert operation(wire.store) == expected
 
 
+@pytest.mark.parametrize("name", [*OPERATIONS, "scan"])
+@pytest.mark.parametrize("answer", [b"*0\r\n", b":7\r\n", b"$1\r\nx\r\n", b"*2\r\n:1\r\n:2\r\n"])
+def test_an_answer_of_another_kind(wire, name, answer):
+    """Well-formed, and not what the command gives."""
+    if (name, answer) in (("remove", b":7\r\n"), ("load", b"$1\r\nx\r\n")):
+        answer = b"*0\r\n"
+    operation = OPERATIONS.get(name, (lambda store: store.scan(), None))[0]
+    cutter = wire.proxy.tamper = Cutter("")
+    wire.prepare()
+    wire.store.load("k")
+    cutter.garbage = answer * 2 if name == "load" else answer
+    cutter.set(0)
+    with pytest.raises(SessionStoreError, match="something unexpected"):
+        operation(wire.store)
+    cutter.set(NONE)
+    wire.prepare()
+    assert wire.store.load("k")[0] == b"old value"
+
+
+def test_a_lifetime_that_is_refused_is_an_error(wire):
+    cutter = wire.proxy.tamper = Cutter("")
+    wire.prepare()
+    wire.store.load("k")
+    cutter.garbage = b"$9\r\nold value\r\n-NOPERM no permissions to run 'pttl'\r\n"
+    cutter.set(0)
+    with pytest.raises(SessionStoreError, match="NOPERM"):
+        wire.store.load("k")
+
+
+def test_a_server_without_resp3(redis_server, counting_proxy):
+    proxy = counting_proxy(redis_server.port())
+    cutter = proxy.tamper = Cutter("")
+    cutter.garbage = b"-NOPROTO unsupported protocol version\r\n"
+    cutter.set(0)
+    store = _core.Store.open_url(f"redis://127.0.0.1:{proxy.port}?protocol=3")
+    with pytest.raises(SessionStoreError, match="RESP3"):
+        store.load("k")
+
+
+def test_a_unix_socket_whose_queue_is_full(tmp_path):
+    """There is nothing to wait for but time."""
+    path = tmp_path / "s"
+    with contextlib.ExitStack() as open_sockets:
+        listener = open_sockets.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen(0)
+        while True:
+            waiting = open_sockets.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            try:
+                waiting.connect(str(path))
+            except BlockingIOError:
+                break
+        store = _core.Store.open_url(f"unix://{path}")
+        with pytest.raises(SessionStoreError, match="timed out"):
+            store.load("k", timeout=0.2)
+
+
 @pytest.mark.parametrize("more", [b":1\r\n", b"$3\r\nabc\r\n", b"$"])
 def test_more_than_was_asked_for_reaches_nobody(wire, more):
     """What follows an answer is not taken for the next one."""
@@ -606,6 +665,29 @@ def test_tls(tls, options):
     assert store.create(key, b"x" * 100_000, HOUR)
     assert store.load(key)[0] == b"x" * 100_000
     store.remove(key)
+
+
+def test_a_large_value_over_tls(tls):
+    store, key, value = _core.Store.open_url(tls_url(tls)), str(uuid.uuid4()), os.urandom(8_000_000)
+    assert store.create(key, value, HOUR, timeout=20)
+    assert store.load(key, timeout=20)[0] == value
+    store.remove(key)
+
+
+def test_a_key_with_a_password(tls, tmp_path):
+    """It is asked for nowhere when it is missing."""
+    key = tmp_path / "client.key"
+    subprocess.run(
+        ["openssl", "rsa", "-aes256", "-passout", "pass:hunter2", "-out", key, "-in",
+         tls.certificates / "client.key"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    place = {"leave": ["ssl_keyfile"], "ssl_keyfile": quote(str(key), safe="")}
+    assert _core.Store.open_url(tls_url(tls, ssl_password="hunter2", **place)).load("k") is None
+    for password in ({}, {"ssl_password": "wrong"}, {"ssl_password": "x" * 2000}):
+        with pytest.raises(SessionStoreError, match="ssl_keyfile") as caught:
+            _core.Store.open_url(tls_url(tls, **password, **place)).load("k")
+        assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
