@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: mark there for a minute, whoever gets a new id one for half a minute.
 _FRESH_SECONDS = 10.0
 _PATIENCE = 60.0  # for one operation: nobody waits for an answer
+#: Lifetimes are counted from when they arrive: a record that took longer than this is corrected.
+_PROMPT_SECONDS = 1.0
 #: Outcomes of a record. "there": the target has one; "retired": a tombstone; "ended": it did so
 #: meanwhile; the last two are listed by number.
 OUTCOMES = ("copied", "there", "retired", "ended", "unreadable", "refused")
@@ -175,7 +177,11 @@ class Migration:
         try:
             if self._move:
                 return self._take(name)
+            before = time.monotonic()
             done = self.target.create(name, made, ttl_ms, timeout=_PATIENCE)
+            late = time.monotonic() - before > _PROMPT_SECONDS
+            if done and late and self._ttl_ms(expires_at_ms) > 0:  # it lives longer by so much
+                self.target.touch(name, made, b"", self._ttl_ms(expires_at_ms), timeout=_PATIENCE)
         except _core.SessionStoreError:
             # Too large for the target, perhaps. If it answers at all, it goes on without.
             self.target.load("cession-migrate-probe", timeout=_PATIENCE)

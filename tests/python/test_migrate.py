@@ -299,6 +299,17 @@ def test_expired_and_eternal_records(site, monkeypatch):
         assert abs(expires - now - 500_000) < 2000
 
 
+def test_a_target_that_hesitates_adds_nothing_to_a_lifetime(site, monkeypatch):
+    here = site("filesystem", "sqlite")
+    monkeypatch.setattr("flask_session.migrate._PROMPT_SECONDS", 0.0)
+    migration = Migration(here.app, "filesystem", "sqlite")
+    ttls = iter([9_000_000, 8_000_000, 7_000_000])  # as the clock says, each time it is asked
+    monkeypatch.setattr(migration, "_ttl_ms", lambda expires: next(ttls))
+    assert migration._bring(b"a" * 43, _core.encode({"n": 1}), 1) == "copied"
+    _, _, expires = here.open("sqlite").load("a" * 43)
+    assert abs(expires - time.time() * 1000 - 7_000_000) < 20_000
+
+
 def test_a_batch_that_takes_long_is_looked_at_again(site, monkeypatch):
     """Whoever logs out leaves a mark for a minute: what was read before may not be stored later."""
     here = site("filesystem", "sqlite")
@@ -316,7 +327,8 @@ def test_a_batch_that_takes_long_is_looked_at_again(site, monkeypatch):
     monkeypatch.setattr(Migration, "_bring", bring)
     answer = here.run()
     target = here.open("sqlite")
-    assert all(target.load(sid) is None for sid in gone[1:])
+    # But for one that may have been first, and looked at before.
+    assert sum(target.load(sid) is not None for sid in gone) <= 1
     assert re.search(r"[23] ended", answer.output)
 
 
