@@ -143,10 +143,10 @@ static int read_map(cluster *self, const ces_redis_reply *reply, const char *ask
     if (rc == CESSION_OK) {
         adopt(self, slots);
     }
-    pthread_mutex_unlock(&self->map.mutex);
     for (size_t i = 0; i < held; i++) {
         ces_redis_node_drop(self->map.nodes[numbers[i]]);
     }
+    pthread_mutex_unlock(&self->map.mutex);
     ces_free(slots);
     return rc;
 }
