@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import flask
 import pytest
-from flask_session import Session, SessionConfigError, SessionStoreError, _core
+from flask_session import Session, SessionConfigError, SessionStoreError, _core, redis_native
 from flask_session import redis as adapter
 from flask_session.redis import RedisSessionInterface, RedisStore
 
@@ -517,6 +517,35 @@ def test_a_unix_socket_whose_queue_is_full(tmp_path):
         store = _core.Store.open_url(f"unix://{path}")
         with pytest.raises(SessionStoreError, match="timed out"):
             store.load("k", timeout=0.2)
+
+
+def test_a_server_of_old_that_refuses_the_password(redis_server, counting_proxy):
+    proxy = counting_proxy(redis_server.port())
+    cutter = proxy.tamper = Cutter("")
+    cutter.garbage = b"-ERR invalid password\r\n"
+    cutter.set(0)
+    store = _core.Store.open_url(f"redis://:hunter2@127.0.0.1:{proxy.port}")
+    with pytest.raises(SessionStoreError, match="does not accept the password") as caught:
+        store.load("k")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_request_that_nobody_reads():
+    """Sending ends at the deadline as well."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        store = _core.Store.open_url(f"redis://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(SessionStoreError, match="in time"):
+            store.create("k", bytes(30_000_000), HOUR, timeout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"), [([], TypeError), ({"a": 1}, TypeError), ({"port": "x"}, ValueError)]
+)
+def test_a_store_of_two_is_not_made(options, error):
+    with pytest.raises(error):
+        _core.Store.open_either("redis", options, RedisStore(None), redis_native.plain_sockets)
+    with pytest.raises(TypeError):
+        _core.Store.open_either("redis", {}, object(), redis_native.plain_sockets)
 
 
 @pytest.mark.parametrize("more", [b":1\r\n", b"$3\r\nabc\r\n", b"$"])
