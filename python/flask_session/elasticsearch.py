@@ -13,7 +13,7 @@ from . import _core, clients, config
 from .base import ServerSideSession, ServerSideSessionInterface
 from .defaults import Defaults
 from .elasticsearch_clients import Index, check_client, own_client, shared
-from .legacy import bind, in_flask_session2_order
+from .legacy import COMMON, ORDER, bind, in_flask_session2_order
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -253,13 +253,11 @@ class ElasticsearchSessionInterface(ServerSideSessionInterface):
     ) -> None: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        common = ("key_prefix", "use_signer", "permanent")
         # Flask-Session has no such class: text in second place is the host of Flask-Session2's.
         if in_flask_session2_order(args, ()):
-            bind(type(self), ("client", "host", "index", *common), args, kwargs)
+            bind(type(self), ("client", "host", "index", *COMMON), args, kwargs)
         else:
-            order = ("app", "client", *common, "sid_length", "serialization_format")
-            bind(type(self), order, args, kwargs)
+            bind(type(self), ORDER, args, kwargs)
         app, client = kwargs.get("app"), kwargs.pop("client", None)
         key = "SESSION_ELASTICSEARCH_HOST"
         hosts = config.check(key, kwargs.pop("host", getattr(Defaults, key)))

@@ -95,6 +95,14 @@ def _not_run(reason: object) -> NoReturn:
 # ---- the run ------------------------------------------------------------------------------------
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not long_run_wanted():
+        config.hook.pytest_deselected(
+            items=[one for one in items if one.get_closest_marker("full")]
+        )
+        items[:] = [one for one in items if not one.get_closest_marker("full")]
+
+
 def pytest_report_header() -> list[str]:
     from importlib.metadata import version
 

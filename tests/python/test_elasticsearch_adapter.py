@@ -18,7 +18,7 @@ from flask_session import Session, SessionConfigError, SessionStoreError, _core
 from flask_session.elasticsearch import ElasticsearchSessionInterface, ElasticsearchStore
 from flask_session.elasticsearch_clients import own_client
 
-from tests.rows import new_prefix
+from tests.rows import ROWS, new_prefix
 from tests.rows.elasticsearch import elasticsearch_client, opensearch_client
 from tests.services import Services
 
@@ -35,6 +35,7 @@ PAIRS = {
     "elasticsearch-8-host": (None, "elasticsearch"),
     "elasticsearch-opensearch": (opensearch_client, "opensearch"),
 }
+MARKS = {name: ROWS[name].marks for name in PAIRS}
 
 
 class Requests:
@@ -97,7 +98,7 @@ class World:
         self.client.close()
 
 
-@pytest.fixture(params=[pytest.param(name, marks=server) for name in PAIRS])
+@pytest.fixture(params=[pytest.param(name, marks=marks) for name, marks in MARKS.items()])
 def world(request, start_row):
     made = World(start_row(request.param))
     yield made
@@ -665,7 +666,7 @@ def test_a_fork_shares_no_connection(world, forked, make):
 # ---- clients and servers that do not go together -------------------------------------------------
 
 
-@pytest.mark.parametrize("row", [pytest.param(name, marks=server) for name in PAIRS])
+@pytest.mark.parametrize("row", [pytest.param(name, marks=marks) for name, marks in MARKS.items()])
 @pytest.mark.parametrize("operation", ["create", "load"])
 def test_wrong_pairs(start_row, row, operation):
     """Elasticsearch's client knows its own kind of server, and none that is older."""
@@ -689,6 +690,7 @@ def test_wrong_pairs(start_row, row, operation):
         assert "secret" not in str(caught.value)
 
 
+@pytest.mark.full
 @pytest.mark.server
 @pytest.mark.slow
 def test_one_setting_for_servers_of_two_major_versions(start_row):
@@ -720,6 +722,7 @@ def test_one_setting_for_servers_of_two_major_versions(start_row):
         assert not any("compatible-with" in str(headers) for headers in seen)
 
 
+@pytest.mark.full
 @pytest.mark.server
 @pytest.mark.slow
 def test_a_wrong_password(start_row):
@@ -743,6 +746,7 @@ def test_nobody_listens(free_port):
 # ---- other versions -----------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.process
 @pytest.mark.server
 @pytest.mark.slow

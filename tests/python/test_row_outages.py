@@ -27,7 +27,7 @@ AWAY = 1.5
 
 
 def stopped(row: type[Row]) -> bool:
-    return hasattr(row, "service") and leading(row) and (row.restarts or long_run_wanted())
+    return hasattr(row, "service") and leading(row)
 
 
 @pytest.fixture(params=parameters(stopped))

@@ -50,9 +50,6 @@ class Row(ABC):
     "not_found": what a load that finds nothing costs in addition."""
     durable: ClassVar[bool] = False
     """What the server had stored is there again after its restart."""
-    restarts: ClassVar[bool] = True
-    """The server is stopped, killed and frozen in every run; else only in a full one, since it
-    takes long to start."""
     predecessors: ClassVar[Sequence[str]] = ()
     """Virtualenvs (tests/services/venvs.py) whose data this row shares."""
     returns: ClassVar[Sequence[str]] = ("fs08",)

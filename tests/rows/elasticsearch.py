@@ -76,7 +76,7 @@ class Elasticsearch8Row(ElasticsearchRow):
     service = Elasticsearch8Service
     variable = "ELASTICSEARCH8_URL"
     predecessors = ()
-    restarts = False
+    marks = (*ElasticsearchRow.marks, pytest.mark.full)
 
     @classmethod
     def settings(cls, where: Where) -> Settings:
@@ -93,5 +93,5 @@ class OpenSearchRow(ElasticsearchRow):
     service = OpenSearchService
     variable = "OPENSEARCH_URL"
     predecessors = ()
-    restarts = False
+    marks = (*ElasticsearchRow.marks, pytest.mark.full)
     connect = staticmethod(opensearch_client)
