@@ -33,6 +33,19 @@ HOUR = 3_600_000
 META = "__cession__"
 
 
+#: (signal, receiver) of the test that is running.
+listening = []
+
+
+@pytest.fixture(autouse=True)
+def deaf_afterwards():
+    """Who listens costs the requests of other tests."""
+    yield
+    for signal, receive in listening:
+        signal.disconnect(receive)
+    listening.clear()
+
+
 class Site:
     def __init__(self, kind, folder, client=None, interface=None, **settings):
         self.app = app = flask.Flask(__name__, instance_path=str(folder))
@@ -47,14 +60,13 @@ class Site:
             app.session_interface = interface
         self.store = app.session_interface._store
         self.events = []
-        self.receivers = []
         for name, signal in (("rejected", session_rejected), ("loaded", session_loaded)):
 
             def receive(sender, name=name, **details):
                 self.events.append(name)
 
             signal.connect(receive, app)
-            self.receivers.append(receive)
+            listening.append((signal, receive))
 
         @app.get("/untouched")
         def untouched():
