@@ -115,15 +115,17 @@ def site(tmp_path, start_row):
 
 
 SERVER = pytest.mark.server
+CLIENT = [SERVER, pytest.mark.client]
 LISTABLE = [
     "filesystem",
-    *(pytest.param(name, marks=SERVER) for name in ("redis", "mongodb", "postgresql")),
+    pytest.param("redis", marks=SERVER),
+    *(pytest.param(name, marks=CLIENT) for name in ("mongodb", "postgresql")),
     *(
-        pytest.param(name, marks=[SERVER, pytest.mark.slow])
+        pytest.param(name, marks=[*CLIENT, pytest.mark.slow])
         for name in ("dynamodb", "elasticsearch")
     ),
-    pytest.param("sqlalchemy-sqlite", id="sqlalchemy"),
-    pytest.param("peewee-sqlite", id="peewee"),
+    pytest.param("sqlalchemy-sqlite", id="sqlalchemy", marks=pytest.mark.client),
+    pytest.param("peewee-sqlite", id="peewee", marks=pytest.mark.client),
 ]
 
 
@@ -151,8 +153,9 @@ def test_from_everything_that_can_be_listed(site, source):
     "target",
     [
         "filesystem",
-        *(pytest.param(name, marks=SERVER) for name in ("redis", "mongodb", "postgresql")),
-        *(pytest.param(name, marks=SERVER) for name in ("memcached", "dynamodb")),
+        pytest.param("redis", marks=SERVER),
+        *(pytest.param(name, marks=CLIENT) for name in ("mongodb", "postgresql")),
+        *(pytest.param(name, marks=CLIENT) for name in ("memcached", "dynamodb")),
     ],
 )
 def test_to_everything(site, target):
@@ -441,7 +444,7 @@ KILLED = [
     pytest.param(*REDIS, [], id="redis-sqlite", marks=SERVER),
     pytest.param(*REDIS, ["--move"], id="redis-sqlite-move", marks=SERVER),
     pytest.param("filesystem", "redis", [], id="filesystem-redis", marks=SERVER),
-    pytest.param(*MONGO, [], id="mongodb-postgresql", marks=SERVER),
+    pytest.param(*MONGO, [], id="mongodb-postgresql", marks=CLIENT),
 ]
 
 

@@ -30,7 +30,7 @@ CODE = [textwrap.dedent(block) for block in BLOCKS if "app.config" in block]
 OTHER = ["app.session_interface.serializer = orjson"]  # test_serializer.py
 
 HOUR_MS = 3_600_000
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 def test_everything_in_it_is_looked_at():

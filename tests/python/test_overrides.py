@@ -110,8 +110,10 @@ INTERFACES = {
     "firestore": (GoogleFireStoreSessionInterface, client_of("firestore")),
 }
 SERVED = ("datastore", "dynamodb", "firestore", "memcached", "mongodb", "postgresql", "redis")
-MARKS: dict[str, Any] = dict.fromkeys(SERVED, pytest.mark.server)
-MARKS["elasticsearch"] = (pytest.mark.server, pytest.mark.slow)
+CLIENT = pytest.mark.client
+MARKS: dict[str, Any] = dict.fromkeys(SERVED, (pytest.mark.server, CLIENT))
+MARKS |= {"redis": pytest.mark.server, "sqlalchemy": CLIENT, "peewee": CLIENT}
+MARKS["elasticsearch"] = (pytest.mark.server, pytest.mark.slow, CLIENT)
 THREE = ("_retrieve_session_data", "_upsert_session", "_delete_session")
 
 
@@ -370,6 +372,7 @@ def atomic(interface):
 
 
 @pytest.mark.server
+@pytest.mark.client
 def test_the_stores_that_are_not_atomic_are_exactly_these(request):
     assert set(INTERFACES) == set(BACKENDS)
     made = {name: cls(**options(request)) for name, (cls, options) in INTERFACES.items()}
