@@ -151,7 +151,7 @@ check-c: deps build/c/build.ninja
 
 check-python: deps
 	@echo "== Python tests without servers"
-	@$(PYTEST) $(PARALLEL) -q -m "not server and not process and not slow"
+	@CESSION_FEW=1 $(PYTEST) $(PARALLEL) -q -m "not server and not process and not slow and not client"
 
 # ---- sanitizers -------------------------------------------------------------------------------
 
