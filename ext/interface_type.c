@@ -118,7 +118,9 @@ static int generate_sid(void *context, char ret_sid[CESSION_SID_MAX + 1], size_t
 static int parse_seconds(PyObject *value, const char *what, int64_t *ret_ms)
 {
     if (cx_seconds_to_ms(value, ret_ms) < 0) {
-        PyErr_Format(PyExc_ValueError, "%s must be a number of seconds", what);
+        if (!PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            PyErr_Format(PyExc_ValueError, "%s must be a number of seconds", what);
+        }
         return -1;
     }
     return 0;

@@ -24,18 +24,24 @@ COMMANDS = {
     "touch": {"evalsha": 1, "get": 1, "pexpire": 1},
     "remove": {"del": 1},
 }
+NATIVE_COMMANDS = {**COMMANDS, "load": {"get": 1, "pttl": 1}}
 
 
 # ---- counting -----------------------------------------------------------------------------------
 
 
 class RedisSite(Site):
-    def __init__(self, folder, server, proxy, **settings):
+    """Natively, or by the adapter, which reads by a script."""
+
+    def __init__(self, folder, server, proxy, native, **settings):
         redis = pytest.importorskip("redis")
         self.server = redis.Redis.from_url(server.url, socket_timeout=10)
         self.proxy = proxy
         through = redis.Redis.from_url(proxy.url(server.url), socket_timeout=10)
-        super().__init__(folder, SESSION_TYPE="redis", SESSION_REDIS=through, **settings)
+        settings.update(SESSION_TYPE="redis", SESSION_REDIS=through, SESSION_NATIVE=native)
+        self.native = native
+        super().__init__(folder, **settings)
+        assert self.app.extensions["flask_session"].stats()["native"] is native
         # The first connection has its greeting, and a script is sent whole once.
         client = self.app.test_client()
         for path in ("/set/a/1", "/get", "/set/a/2", "/mark", "/pop/a"):
@@ -48,10 +54,12 @@ class RedisSite(Site):
     def server_check(self, operations, not_found):
         assert self.proxy.round_trips == sum(operations.values())
         wanted = {}
+        commands = NATIVE_COMMANDS if self.native else COMMANDS
         for operation, times in operations.items():
-            for command, count in COMMANDS[operation].items():
+            for command, count in commands[operation].items():
                 wanted[command] = wanted.get(command, 0) + count * times
-        wanted["pttl"] = wanted.get("pttl", 0) - not_found
+        if not self.native:
+            wanted["pttl"] = wanted.get("pttl", 0) - not_found
         wanted = {command: count for command, count in wanted.items() if count}
         stats = self.server.info("commandstats")
         found = {name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()}
@@ -68,13 +76,18 @@ def redis_counted(services):
 
 
 @pytest.fixture(
-    params=["memory", "sqlite", "filesystem", pytest.param("redis", marks=pytest.mark.server)]
+    params=[
+        *("memory", "sqlite", "filesystem"),
+        pytest.param("redis", marks=pytest.mark.server),
+        pytest.param("redis-adapter", marks=pytest.mark.server),
+    ]
 )
 def make_site(request, tmp_path, counting_proxy):
     def make(**settings):
-        if request.param == "redis":
+        if request.param.startswith("redis"):
             server = request.getfixturevalue("redis_counted")
-            return RedisSite(tmp_path, server, counting_proxy(server.port()), **settings)
+            native = request.param == "redis"
+            return RedisSite(tmp_path, server, counting_proxy(server.port()), native, **settings)
         if request.param == "filesystem":
             settings.setdefault("SESSION_FILE_DIR", str(tmp_path / "sessions"))
         return Site(tmp_path, SESSION_TYPE=request.param, **settings)
