@@ -92,12 +92,17 @@ install: $(VENV)/.stamp-build ## headers, library and cession.pc into PREFIX (/u
 
 # ---- tests ------------------------------------------------------------------------------------
 
-test: deps ## everything: checks, C and Python tests, sanitizers, real servers (under 15 minutes)
+# In make test each Python test runs once: those within one process under sanitizers, the others on
+# the package as it is installed. make test-long runs everything on both.
+SANITIZED := not slow and not client and not process
+
+test: deps ## everything: checks, C and Python tests, sanitizers, real servers
 	@$(MAKE) --no-print-directory check-floors check-format check-lint check-types check-c asan
 	@echo "== Python tests, with servers and processes"
-	@$(PYTEST) $(PARALLEL)
+	@$(PYTEST) $(PARALLEL) -m "not ($(SANITIZED))"
 
 test-long: test ## full counts, every CPython, every Flask, 15 minutes of fuzzing
+	@$(MAKE) --no-print-directory asan-python SANITIZED="not slow"
 	@echo "== Python tests, full counts"
 	@CESSION_LONG=1 $(PYTEST) $(PARALLEL) --timeout 3600
 	@echo "== instructions a request"
@@ -178,8 +183,7 @@ build/asan-site/.stamp: $(VENV)/.stamp-requirements $(SOURCES)
 asan-python: deps build/asan-site/.stamp
 	@echo "== Python tests under $(SANITIZE)"
 	@$(ASAN_PY) $(BIN)/python -c 'import flask_session as f; assert "/build/asan-site/" in f.__file__'
-	@$(ASAN_PY) $(PYTEST) -n $(shell nproc) --dist worksteal -q -p no:cacheprovider \
-		-m "not slow and not client" $(addprefix --ignore=tests/python/test_,floors.py services.py typing.py)
+	@$(ASAN_PY) $(PYTEST) -n $(shell nproc) --dist worksteal -q -p no:cacheprovider -m "$(SANITIZED)"
 
 # ---- coverage ---------------------------------------------------------------------------------
 

@@ -111,6 +111,13 @@ for successes in range(500):
         not_run(f"dict.setdefault() of CPython {version} itself breaks when memory is short")
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> None:
+    """What other tests left is thrown away before, and not, by code that nobody looks at, while
+    nothing can be had."""
+    gc.collect()
+
+
 def judge(error: BaseException) -> None:
     """Fail unless this is what may come of a failed allocation."""
     if isinstance(error, SessionStoreError):
@@ -138,9 +145,6 @@ def exhaust(
     """Let the first, the second, ... allocation of work() fail, until none does; how many there
     were. check() runs after each."""
     work()  # what is made once is there
-    # What other tests left is thrown away now, and not, by code that nobody looks at, while nothing
-    # can be had.
-    gc.collect()
     for successes in range(100_000):
         nomemory.start(successes, failures)
         problem: Exception | None = None

@@ -23,7 +23,14 @@ pytestmark = [
 ]
 
 # cachelib 0.17, 0.13 and 0.9 have each another layout; Flask-Session2 takes only 0.9.
-WRITERS = ["fs08", "fs08-cachelib0.13", "fs08-cachelib0.9", "fs2"]
+WRITERS = [
+    "fs08",
+    *(
+        pytest.param(name, marks=pytest.mark.full)
+        for name in ("fs08-cachelib0.13", "fs08-cachelib0.9")
+    ),
+    "fs2",
+]
 LIFETIME = 5000
 COUNT_FILES = {hashlib.new(name, b"__wz_cache_count").hexdigest() for name in ("md5", "sha256")}
 

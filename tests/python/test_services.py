@@ -24,6 +24,8 @@ import redis as redis_py
 from tests.services import MariadbService, PostgresService, RedisService, Services
 from tests.services.base import process_start, wait_until
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # ---- the proxy ----------------------------------------------------------------------------------
