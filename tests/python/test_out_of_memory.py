@@ -83,32 +83,62 @@ def nomemory(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def growing_dicts(nomemory: Any, not_run: Callable[[str], Any]) -> None:
-    """Only where CPython's own dict.setdefault() survives a failed allocation: that of 3.13.0 goes
-    on with a dict that could not grow, and writes past its end (types and modules are filled by
-    the same function)."""
-    code = """
+def survivor(nomemory: Any, not_run: Callable[[str], Any]) -> Callable[[str, str], None]:
+    """survivor(what, code): NOT RUN where CPython by itself does not survive that every allocation
+    of the code's work() fails once."""
+    loop = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import nomemory
+{code}
 for successes in range(500):
     try:
         nomemory.start(successes, 1)
-        grown = {}
-        for key in "abcdefghijklmnopqrstuvwxyz":
-            grown.setdefault(key, [])
+        work()
     except MemoryError:
         pass
     finally:
         nomemory.stop()
 """
-    where = str(Path(nomemory.__file__).parent)
-    done = subprocess.run(
-        [sys.executable, "-c", code, where], capture_output=True, text=True, check=False, timeout=60
-    )
-    if done.returncode != 0:
-        version = sys.version.split()[0]
-        not_run(f"dict.setdefault() of CPython {version} itself breaks when memory is short")
+
+    def check(what: str, code: str) -> None:
+        where = str(Path(nomemory.__file__).parent)
+        command = [sys.executable, "-c", loop.format(code=code), where]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode != 0:
+            version = sys.version.split()[0]
+            not_run(f"{what} of CPython {version} breaks by itself when memory is short")
+
+    return check
+
+
+@pytest.fixture(scope="module")
+def growing_dicts(survivor: Callable[[str, str], None]) -> None:
+    """3.13.0 goes on with a dict that could not grow, and writes past its end (types and modules
+    are filled by the same function)."""
+    code = """
+def work():
+    grown = {}
+    for key in "abcdefghijklmnopqrstuvwxyz":
+        grown.setdefault(key, [])
+"""
+    survivor("dict.setdefault()", code)
+
+
+@pytest.fixture(scope="module")
+def new_functions(survivor: Callable[[str, str], None]) -> None:
+    """3.12.1 frees what it has not set where there is no memory for a function object, as in
+    dataclasses.fields()."""
+    code = """
+import dataclasses
+@dataclasses.dataclass
+class Point:
+    x: int
+def work():
+    for _ in range(20):
+        dataclasses.fields(Point)
+"""
+    survivor("dataclasses.fields()", code)
 
 
 @pytest.fixture(autouse=True)
@@ -201,7 +231,7 @@ def test_views(nomemory, format):
     assert exhaust(nomemory, work) > 0
 
 
-def test_flattened_values(nomemory, growing_dicts):
+def test_flattened_values(nomemory, growing_dicts, new_functions):
     import enum
 
     class Colour(enum.Enum):
