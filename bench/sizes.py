@@ -21,7 +21,7 @@ MODES = ("untouched", "read", "write")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--cpu", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="into docs/performance.md")
