@@ -21,8 +21,6 @@ SAMPLE = Path(__file__).parent / "typing_sample.py"
 WRONG = """
 from flask_session import Session, RedisSessionInterface
 from flask_session.filesystem import FileSystemSessionInterface
-
-pytestmark = pytest.mark.process
 Session(5)
 RedisSessionInterface(use_signer="no")
 FileSystemSessionInterface(threshold="500")
