@@ -1,4 +1,4 @@
-/* Attributes that may be missing. Both need the GIL. */
+/* Attributes that may be missing. Every function needs the GIL. */
 #ifndef CX_ATTR_H
 #define CX_ATTR_H
 

@@ -26,15 +26,16 @@
     X(expires) X(format) X(_generate_sid) X(get) X(get_cookie_domain) X(get_cookie_httponly)      \
     X(get_cookie_name) X(get_cookie_partitioned) X(get_cookie_path) X(get_cookie_samesite)        \
     X(get_cookie_secure) X(get_expiration_time) X(get_ident) X(headers) X(HTTP_COOKIE)            \
-    X(httponly) X(_import_cookie) X(is_null_session) X(items) X(keys) X(_list) X(load) X(Lock) X(made_private)      \
-    X(name) X(null_session_class) X(open_session) X(partitioned) X(path) X(_permanent) X(PERMANENT_SESSION_LIFETIME)            \
-    X(permanent) X(permanent_session_lifetime) X(private) X(purge) X(receivers) X(regenerate)     \
-    X(release) X(remove) X(replace) X(request) X(s_maxage) X(samesite) X(save_session) X(scan)    \
-    X(secret_key) X(secure) X(serializer) X(_session) X(session_class) X(SESSION_COOKIE_DOMAIN)   \
-    X(SESSION_COOKIE_HTTPONLY) X(SESSION_COOKIE_NAME) X(SESSION_COOKIE_PARTITIONED)               \
-    X(SESSION_COOKIE_PATH) X(SESSION_COOKIE_SAMESITE) X(SESSION_COOKIE_SECURE)                    \
-    X(session_interface) X(SESSION_REFRESH_EACH_REQUEST) X(set_cookie) X(should_set_cookie) X(should_set_storage) X(sid)          \
-    X(sid_length) X(signals) X(store_failed) X(touch) X(_unavailable) X(vary)
+    X(httponly) X(_import_cookie) X(is_null_session) X(items) X(keys) X(_list) X(load) X(Lock)    \
+    X(made_private) X(name) X(null_session_class) X(open_session) X(partitioned) X(path)          \
+    X(_permanent) X(PERMANENT_SESSION_LIFETIME) X(permanent) X(permanent_session_lifetime)        \
+    X(private) X(purge) X(receivers) X(regenerate) X(release) X(remove) X(replace) X(request)     \
+    X(s_maxage) X(samesite) X(save_session) X(scan) X(secret_key) X(secure) X(serializer)         \
+    X(_session) X(session_class) X(SESSION_COOKIE_DOMAIN) X(SESSION_COOKIE_HTTPONLY)              \
+    X(SESSION_COOKIE_NAME) X(SESSION_COOKIE_PARTITIONED) X(SESSION_COOKIE_PATH)                   \
+    X(SESSION_COOKIE_SAMESITE) X(SESSION_COOKIE_SECURE) X(session_interface)                      \
+    X(SESSION_REFRESH_EACH_REQUEST) X(set_cookie) X(should_set_cookie) X(should_set_storage)      \
+    X(sid) X(sid_length) X(signals) X(store_failed) X(touch) X(_unavailable) X(vary)
 /* clang-format on */
 
 /* X(name): events, in the order of cx_interface.counts. */
@@ -95,22 +96,26 @@ PyObject *cx_raise(cx_state *state, int status, const cession_error *err);
 
 /* ---- store ------------------------------------------------------------------ */
 
-typedef struct cx_store {
-    PyObject_HEAD
-    cession_store *store;  /* outermost: prefix(trace(gil(breaker(driver)))); NULL once closed */
-    cession_store *trace;  /* inside it: counts */
-    cession_store *bare;   /* inside it: may be called without the GIL; NULL for Python stores */
-    const char *name;      /* of the driver; static */
-    PyObject *adapter;     /* of a wrapped store, or NULL; borrowed from the chain, which owns it */
-    cession_store *choice; /* inside it: between a driver and the adapter, or NULL */
-    PyObject *check;       /* of choice, borrowed from it */
-    Py_ssize_t users;      /* flows over it and operations under way; then it is not closed */
-    struct cx_maintainer *maintainer;
-    /* Of a store that moves records: the decorator, and of the other store what stands above of
-     * this one. NULL else. */
+/* What a store is put together of, each part owned by the outermost one; NULL: none. */
+typedef struct cx_parts {
+    cession_store *trace;             /* counts */
+    cession_store *bare;              /* may be called without the GIL; NULL for Python stores */
+    cession_store *choice;            /* between a driver and an adapter */
+    const char *name;                 /* of the driver; static */
+    PyObject *adapter;                /* of a wrapped store */
+    PyObject *check;                  /* of choice */
+    struct cx_maintainer *maintainer; /* of bare; this one is the cx_store's own */
+    /* Of a store that moves records: the decorator, and three of the other store's. */
     cession_store *migrate, *other_trace;
     const char *other_name;
     PyObject *other_adapter;
+} cx_parts;
+
+typedef struct cx_store {
+    PyObject_HEAD
+    cession_store *store; /* outermost: prefix(trace(gil(breaker(driver)))); NULL once closed */
+    Py_ssize_t users;     /* flows over it and operations under way; then it is not closed */
+    cx_parts in;
 } cx_store;
 
 int cx_store_add(PyObject *module, cx_state *state);

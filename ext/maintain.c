@@ -41,18 +41,18 @@ static void join(struct cx_maintainer *self)
 
 void cx_store_maintain_soon(cx_store *store)
 {
-    if (!store->bare || !cession_store_maintenance_due(store->bare)) {
+    if (!store->in.bare || !cession_store_maintenance_due(store->in.bare)) {
         return;
     }
-    struct cx_maintainer *self = store->maintainer;
+    struct cx_maintainer *self = store->in.maintainer;
     if (!self) {
         self = PyMem_Calloc(1, sizeof *self);
         if (!self) {
             return; /* the next commit tries again */
         }
         atomic_init(&self->running, false);
-        self->store = store->bare;
-        store->maintainer = self;
+        self->store = store->in.bare;
+        store->in.maintainer = self;
     }
     if (self->pid == getpid() && atomic_load(&self->running)) {
         return;

@@ -135,10 +135,11 @@ static int core_exec(PyObject *module)
 /* clang-format off */
 #define CX_STATE_OBJECTS(X)                                                                       \
     X(session_type) X(interface_type) X(store_type) X(store_error) X(conflict_error)              \
-    X(config_error) X(threading) X(context_var) X(timedelta_type) X(lifetime_attr) X(request_type)                 \
-    X(response_type) X(headers_type) X(dump_cookie) X(cookie_key) X(vary_key) X(set_cookie_key)   \
-    X(dict_update) X(dict_pop) X(dict_popitem) X(dict_setdefault) X(dict_clear) X(dict_keys)      \
-    X(dict_values) X(dict_items) X(dict_reversed) X(dict_getitem) X(not_loaded)
+    X(config_error) X(threading) X(context_var) X(timedelta_type) X(lifetime_attr)                \
+    X(request_type) X(response_type) X(headers_type) X(dump_cookie) X(cookie_key) X(vary_key)     \
+    X(set_cookie_key) X(dict_update) X(dict_pop) X(dict_popitem) X(dict_setdefault)               \
+    X(dict_clear) X(dict_keys) X(dict_values) X(dict_items) X(dict_reversed) X(dict_getitem)      \
+    X(not_loaded)
 /* clang-format on */
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg)

@@ -22,7 +22,7 @@
  * then). 0 on error. */
 static uintptr_t current_owner(cx_session *self)
 {
-    if (!self->interface || !self->interface->store || !self->interface->store->adapter) {
+    if (!self->interface || !self->interface->store || !self->interface->store->in.adapter) {
         /* Drivers in C never switch greenlets: the thread is enough. */
         return (uintptr_t)PyThread_get_thread_ident();
     }

@@ -56,7 +56,7 @@ static cx_store *store_make(PyTypeObject *type, cx_state *state, cession_store *
         cession_store_close(chain);
         return PyErr_Occurred() ? NULL : (cx_store *)cx_raise(state, status, &err);
     }
-    self->store = self->trace = chain;
+    self->store = self->in.trace = chain;
     return self;
 }
 
@@ -73,9 +73,9 @@ static PyObject *store_finish(PyTypeObject *type, cx_state *state, cession_store
     }
     cx_store *self = store_make(type, state, chain);
     if (self) {
-        self->bare = bare;
-        self->name = name;
-        self->adapter = adapter;
+        self->in.bare = bare;
+        self->in.name = name;
+        self->in.adapter = adapter;
     }
     return (PyObject *)self;
 }
@@ -175,10 +175,10 @@ static PyObject *store_open_either(PyTypeObject *type, PyObject *args)
     }
     cx_store *self = store_make(type, state, choice);
     if (self) {
-        self->name = driver;
-        self->adapter = adapter;
-        self->choice = choice;
-        self->check = check;
+        self->in.name = driver;
+        self->in.adapter = adapter;
+        self->in.choice = choice;
+        self->in.check = check;
     }
     return (PyObject *)self;
 }
@@ -230,21 +230,20 @@ static int store_unused(cx_store *self)
 static void store_take_over(cx_store *to, cx_store *from, cession_store *chain)
 {
     to->store = chain;
-    to->trace = from->trace;
-    to->bare = from->bare;
-    to->name = from->name;
-    to->adapter = from->adapter;
-    to->maintainer = from->maintainer;
-    to->migrate = from->migrate;
-    to->other_trace = from->other_trace;
-    to->other_name = from->other_name;
-    to->other_adapter = from->other_adapter;
-    to->choice = from->choice;
-    to->check = from->check;
-    from->store = from->trace = from->bare = from->migrate = from->other_trace = NULL;
-    from->adapter = from->other_adapter = from->check = NULL;
-    from->choice = NULL;
-    from->maintainer = NULL;
+    to->in = from->in;
+    from->store = NULL;
+    from->in = (cx_parts){0};
+}
+
+/* self is closed from now on; its outermost store, which the caller owns. */
+static cession_store *store_let_go(cx_store *self)
+{
+    cession_store *chain = self->store;
+    struct cx_maintainer *maintainer = self->in.maintainer;
+    self->store = NULL;
+    self->in = (cx_parts){0};
+    cx_maintainer_free(maintainer);
+    return chain;
 }
 
 static PyObject *store_prefixed(cx_store *self, PyObject *arg)
@@ -292,7 +291,7 @@ static PyObject *store_migrating(cx_store *self, PyObject *args, PyObject *kwarg
         store_unused(other) < 0) {
         return NULL;
     }
-    if (self->migrate || other->migrate) {
+    if (self->in.migrate || other->in.migrate) {
         PyErr_SetString(PyExc_ValueError, "one of the stores moves records already");
         return NULL;
     }
@@ -314,28 +313,17 @@ static PyObject *store_migrating(cx_store *self, PyObject *args, PyObject *kwarg
         return cx_raise(state, status, &err);
     }
     store_take_over(made, self, chain);
-    made->migrate = chain;
-    made->other_trace = other->trace;
-    made->other_name = other->name;
-    made->other_adapter = other->adapter;
-    struct cx_maintainer *maintainer = other->maintainer;
-    other->store = other->trace = other->bare = other->choice = NULL;
-    other->adapter = other->check = NULL;
-    other->maintainer = NULL;
-    cx_maintainer_free(maintainer);
+    made->in.migrate = chain;
+    made->in.other_trace = other->in.trace;
+    made->in.other_name = other->in.name;
+    made->in.other_adapter = other->in.adapter;
+    store_let_go(other);
     return (PyObject *)made;
 }
 
 static void store_shut(cx_store *self)
 {
-    cession_store *chain = self->store;
-    struct cx_maintainer *maintainer = self->maintainer;
-    self->store = self->trace = self->bare = self->migrate = self->other_trace = self->choice =
-        NULL;
-    self->maintainer = NULL;
-    self->adapter = self->other_adapter = self->check = NULL;
-    cx_maintainer_free(maintainer);
-    cession_store_close(chain);
+    cession_store_close(store_let_go(self));
 }
 
 static PyObject *store_close(cx_store *self, PyObject *Py_UNUSED(ignored))
@@ -619,7 +607,7 @@ static PyObject *counts_of(cx_store *self, cession_store *trace)
 
 static PyObject *store_counts(cx_store *self, PyObject *Py_UNUSED(ignored))
 {
-    return store_usable(self) < 0 ? NULL : counts_of(self, self->trace);
+    return store_usable(self) < 0 ? NULL : counts_of(self, self->in.trace);
 }
 
 static PyObject *name_of(const char *name, PyObject *adapter)
@@ -634,15 +622,15 @@ static PyObject *store_moves(cx_store *self, PyObject *Py_UNUSED(ignored))
     if (store_usable(self) < 0) {
         return NULL;
     }
-    if (!self->migrate) {
+    if (!self->in.migrate) {
         Py_RETURN_NONE;
     }
-    int status = cession_store_migrate_counts(self->migrate, &c, &err);
+    int status = cession_store_migrate_counts(self->in.migrate, &c, &err);
     if (status < 0) {
         return cx_raise(state_of((PyObject *)self), status, &err);
     }
-    PyObject *name = name_of(self->other_name, self->other_adapter);
-    PyObject *counts = name ? counts_of(self, self->other_trace) : NULL;
+    PyObject *name = name_of(self->in.other_name, self->in.other_adapter);
+    PyObject *counts = name ? counts_of(self, self->in.other_trace) : NULL;
     typedef unsigned long long count;
     PyObject *made = counts
                          ? Py_BuildValue("{sOsKsKsKsKsO}", "store", name, "moved", (count)c.moved,
@@ -664,12 +652,12 @@ static PyObject *store_get_name(cx_store *self, void *Py_UNUSED(closure))
     if (store_usable(self) < 0) {
         return NULL;
     }
-    return name_of(self->name, self->adapter);
+    return name_of(self->in.name, self->in.adapter);
 }
 
 static PyObject *store_get_adapter(cx_store *self, void *Py_UNUSED(closure))
 {
-    return Py_NewRef(self->adapter ? self->adapter : Py_None);
+    return Py_NewRef(self->in.adapter ? self->in.adapter : Py_None);
 }
 
 static PyObject *store_get_native(cx_store *self, void *Py_UNUSED(closure))
@@ -677,15 +665,16 @@ static PyObject *store_get_native(cx_store *self, void *Py_UNUSED(closure))
     if (store_usable(self) < 0) {
         return NULL;
     }
-    return PyBool_FromLong(self->choice ? !cx_store_switch_aside(self->choice) : !self->adapter);
+    return PyBool_FromLong(self->in.choice ? !cx_store_switch_aside(self->in.choice)
+                                           : !self->in.adapter);
 }
 
 static int store_traverse(cx_store *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->adapter);
-    Py_VISIT(self->other_adapter);
-    Py_VISIT(self->check);
+    Py_VISIT(self->in.adapter);
+    Py_VISIT(self->in.other_adapter);
+    Py_VISIT(self->in.check);
     return 0;
 }
 

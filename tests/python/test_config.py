@@ -22,6 +22,8 @@ from flask_session.sqlite import SqliteSession, SqliteSessionInterface
 from itsdangerous import Signer
 from werkzeug.http import parse_date
 
+from tests.python.apps.views import add_keyed_views
+
 HOUR_MS = 3_600_000
 
 
@@ -31,24 +33,7 @@ def make_app(tmp_path, **settings):
     app.config.update(SESSION_TYPE="memory")
     app.config.update(settings)
     Session(app)
-    return add_views(app)
-
-
-def add_views(app):
-    @app.get("/set/<key>/<value>")
-    def put(key, value):
-        flask.session[key] = value
-        return "set"
-
-    @app.get("/get/<key>")
-    def get(key):
-        return str(flask.session.get(key))
-
-    @app.get("/untouched")
-    def untouched():
-        return "hello"
-
-    return app
+    return add_keyed_views(app)
 
 
 def extension(app):
@@ -118,7 +103,7 @@ def adapter_app(**settings):
     app = flask.Flask(__name__)
     app.config.update(settings)
     app.session_interface = AdapterInterface(app)
-    return add_views(app), app.session_interface.adapter
+    return add_keyed_views(app), app.session_interface.adapter
 
 
 # ---- SESSION_TYPE and SESSION_URL ---------------------------------------------------------------
@@ -613,7 +598,7 @@ def test_lifetime_is_the_application_s_own(cls, given):
     app = cls(__name__)
     app.config.update(SESSION_TYPE="memory", PERMANENT_SESSION_LIFETIME=given)
     Session(app)
-    client = add_views(app).test_client()
+    client = add_keyed_views(app).test_client()
     answer = client.get("/set/a/1")
     hours = 1 if cls is flask.Flask else 2
     expires_at = extension(app).store.load(client.get_cookie("session").value)[2]
@@ -658,7 +643,7 @@ def test_one_session_object_for_several_applications(tmp_path):
         app = flask.Flask(__name__, instance_path=str(tmp_path / str(number)))
         app.config["SESSION_TYPE"] = "memory"
         assert sessions.init_app(app) is None
-        apps.append(add_views(app))
+        apps.append(add_keyed_views(app))
     assert extension(apps[0]) is not extension(apps[1])
     assert extension(apps[0]).interface is apps[0].session_interface
     sid = sid_of(apps[0].test_client().get("/set/a/1"))
@@ -724,7 +709,7 @@ def test_sqlite_without_an_application(tmp_path, monkeypatch):
     app = flask.Flask(__name__)
     app.session_interface = SqliteSessionInterface(path="here.db")
     os.chdir("/")
-    add_views(app).test_client().get("/set/a/1")
+    add_keyed_views(app).test_client().get("/set/a/1")
     assert (tmp_path / "here.db").exists()
 
 

@@ -18,6 +18,8 @@ import pytest
 from flask_session import Session, SessionConfigError, SessionConflict, _core, config
 from flask_session.defaults import Defaults
 
+from tests.python.apps.views import add_views
+
 HOUR_MS = 3_600_000
 NOWHERE = "127.0.0.1:1"
 
@@ -27,17 +29,7 @@ def make(**settings: Any) -> flask.Flask:
     app = flask.Flask(__name__, instance_path=str(folder) if folder else None)
     app.config.update({"SESSION_TYPE": "memory", "SECRET_KEY": "secret", **settings})
     Session(app)
-
-    @app.get("/set/<value>")
-    def put(value: str) -> str:
-        flask.session["value"] = value
-        return "set"
-
-    @app.get("/get")
-    def get() -> str:
-        return str(flask.session.get("value"))
-
-    return app
+    return add_views(app)
 
 
 def visited(**settings: Any) -> Any:

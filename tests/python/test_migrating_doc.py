@@ -17,6 +17,7 @@ from flask_session import Session, _core, stores
 
 import tests.rows
 from tests.python.apps import legacy
+from tests.python.apps.views import add_views
 from tests.rows import ROWS, new_prefix
 from tests.services.base import clean_environment
 
@@ -60,20 +61,7 @@ def made(folder, settings):
     app = flask.Flask(__name__, instance_path=str(folder / "instance"))
     app.config.update(SECRET_KEY="a secret of the tests", **settings)
     Session(app)
-    return with_views(app)
-
-
-def with_views(app):
-    @app.get("/set/<value>")
-    def put(value):
-        flask.session["value"] = value
-        return "set"
-
-    @app.get("/get")
-    def get():
-        return str(flask.session.get("value"))
-
-    return app
+    return add_views(app)
 
 
 def run(folder, code, here):
@@ -81,7 +69,7 @@ def run(folder, code, here):
     app = flask.Flask(__name__, instance_path=str(folder / "instance"))
     app.config.update(SECRET_KEY="a secret of the tests")
     exec(here(code), {"app": app, "Session": Session})
-    return with_views(app)
+    return add_views(app)
 
 
 @pytest.mark.filterwarnings("ignore:the client in SESSION_REDIS")
@@ -91,7 +79,7 @@ def test_configurations(tmp_path, here):
     signed = flask.Flask(__name__)
     signed.secret_key = "a secret of the tests"
     for before, after in [
-        (with_views(signed), cookie),
+        (add_views(signed), cookie),
         (follow, move),
         (move, follow),
         (made(tmp_path, old_redis(here)), redis),
@@ -238,7 +226,7 @@ def test_what_the_predecessors_read_of_ours(start_row, predecessor, run_python, 
     app = flask.Flask(__name__)
     app.config.update(row.settings(row.where), **settings)
     Session(app)
-    client = with_views(app).test_client()
+    client = add_views(app).test_client()
     client.get("/set/ann")
     given = {
         "settings": settings,

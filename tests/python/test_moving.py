@@ -20,6 +20,7 @@ from flask_session.moving import COOKIE_PREFIX
 from flask_session.sqlite import SqliteSessionInterface
 from itsdangerous.encoding import base64_encode
 
+from tests.python.apps.views import add_keyed_views
 from tests.rows import new_prefix
 
 HOUR_MS = 3_600_000
@@ -33,18 +34,7 @@ def make_app(folder, **settings):
 
 
 def add_views(app):
-    @app.get("/set/<key>/<value>")
-    def put(key, value):
-        flask.session[key] = value
-        return "set"
-
-    @app.get("/get/<key>")
-    def get(key):
-        return str(flask.session.get(key))
-
-    @app.get("/untouched")
-    def untouched():
-        return "hello"
+    add_keyed_views(app)
 
     @app.get("/logout")
     def logout():

@@ -20,6 +20,7 @@ from flask_session import Session, SessionConfigError, SessionStoreError, _core,
 from flask_session import redis as adapter
 from flask_session.redis import RedisSessionInterface, RedisStore
 
+from tests.python.apps.views import add_views
 from tests.services.base import wait_until
 
 redis = pytest.importorskip("redis")
@@ -41,17 +42,7 @@ def make_app(**settings):
         **settings,
     })  # fmt: skip
     Session(app)
-
-    @app.get("/set/<value>")
-    def put(value):
-        flask.session["value"] = value
-        return "set"
-
-    @app.get("/get")
-    def get():
-        return str(flask.session.get("value"))
-
-    return app
+    return add_views(app)
 
 
 def is_native(app):

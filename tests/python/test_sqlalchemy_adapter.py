@@ -18,6 +18,7 @@ import pytest
 from flask_session import Session, SessionConfigError, SessionStoreError, _core, sqlengine, sqltable
 from flask_session.sqlalchemy import SqlAlchemySession, SqlAlchemySessionInterface
 
+from tests.python.apps.views import add_views
 from tests.rows import Row
 
 sa: Any = pytest.importorskip("sqlalchemy")
@@ -84,17 +85,7 @@ def make_app(db: Any, url: str, table: str, **settings: Any) -> Any:
     )  # fmt: skip
     db.init_app(app)
     Session(app)
-
-    @app.get("/set/<value>")
-    def put(value: str) -> str:
-        flask.session["value"] = value
-        return "set"
-
-    @app.get("/get")
-    def get() -> str:
-        return str(flask.session.get("value"))
-
-    return app
+    return add_views(app)
 
 
 def sid_of(client: Any) -> str:
