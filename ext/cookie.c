@@ -181,8 +181,20 @@ int cx_response_set_cookie(cx_interface *self, PyObject *app, cx_session *sessio
     return result;
 }
 
+static int delete_cookie_fast(cx_interface *self, PyObject *app, PyObject *response)
+{
+    PyObject *config = PyObject_GetAttr(app, self->state->s.config);
+    int result = config ? cx_fast_delete_cookie(self, config, response) : -1;
+    Py_XDECREF(config);
+    return result == 1 && cx_response_vary(self->state, response) < 0 ? -1 : result;
+}
+
 int cx_response_delete_cookie(cx_interface *self, PyObject *app, PyObject *response)
 {
+    int fast = delete_cookie_fast(self, app, response);
+    if (fast != 0) {
+        return fast < 0 ? -1 : 0;
+    }
     PyObject *kwargs = cookie_attributes(self, app);
     if (!kwargs) {
         return -1;

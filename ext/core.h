@@ -146,6 +146,13 @@ typedef struct cx_overrides {
 } cx_overrides;
 
 #define CX_COOKIE_INPUTS 8
+typedef enum cx_cookie_kind {
+    CX_COOKIE_SESSION = 0, /* without an expiry */
+    CX_COOKIE_EXPIRES,
+    CX_COOKIE_DELETED,
+    CX_COOKIE_KINDS
+} cx_cookie_kind;
+
 /* A Set-Cookie line as werkzeug wrote it, cut where value and expiry go. */
 typedef struct cx_cookie_template {
     PyObject *head, *middle, *tail;     /* ASCII str; NULL: none yet */
@@ -176,7 +183,7 @@ typedef struct cx_interface {
     cession_signer *signer;         /* cached for signer_secret and signer_fallbacks */
     PyObject *signer_secret, *signer_fallbacks;
     cx_overrides overrides;
-    cx_cookie_template cookie_template[2]; /* without and with an expiry */
+    cx_cookie_template cookie_template[CX_COOKIE_KINDS];
     int64_t timeout_ms, touch_interval_ms;
     uint64_t counts[CX_EV_COUNT];
     bool permanent, use_signer, lazy, strict_types, plain_session_class, raise_on_conflict;
@@ -268,6 +275,7 @@ int cx_fast_vary(cx_state *state, PyObject *response);
 /* expires_in_us: microseconds from now, negative: no Expires. */
 int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response, PyObject *text,
                        int64_t expires_in_us);
+int cx_fast_delete_cookie(cx_interface *self, PyObject *config, PyObject *response);
 
 /* cookie.c: what a response gets. */
 int cx_response_vary(cx_state *state, PyObject *response);

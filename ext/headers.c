@@ -167,66 +167,84 @@ static int template_part(PyObject *text, Py_ssize_t from, Py_ssize_t to, PyObjec
     return 0;
 }
 
-/* Let werkzeug write the cookie once with marks for value and expiry, and cut it up. */
-static int make_template(cx_interface *self, PyObject **now, bool expires)
+/* The line that werkzeug writes for this kind of cookie, with marks for value and expiry. NULL
+ * without exception: it is no plain text. */
+static PyObject *marked_line(cx_interface *self, PyObject **now, cx_cookie_kind kind)
 {
     cx_state *state = self->state;
-    cx_cookie_template *t = &self->cookie_template[expires];
     int has_path = PyObject_IsTrue(now[2]);
     int partitioned = cx_has_attr((PyObject *)self, state->s.get_cookie_partitioned);
     if (has_path < 0 || partitioned < 0) {
-        return -1;
+        return NULL;
     }
     PyObject *path = has_path ? now[2] : now[7];
     PyObject *kwargs = Py_BuildValue("{sOsOsOsOsO}", "domain", now[1], "path", path, "secure",
                                      now[3], "httponly", now[4], "samesite", now[5]);
-    int result = -1;
-    PyObject *text = NULL, *args = NULL;
-    if (kwargs &&
+    PyObject *more = kind == CX_COOKIE_DELETED ? Py_BuildValue("{sisi}", "expires", 0, "max_age", 0)
+                     : kind == CX_COOKIE_EXPIRES ? Py_BuildValue("{ss}", "expires", expires_mark)
+                                                 : PyDict_New();
+    const char *value = kind == CX_COOKIE_DELETED ? "" : value_mark;
+    PyObject *args = Py_BuildValue("(Os)", now[0], value);
+    PyObject *text = NULL;
+    if (kwargs && more && args && PyDict_Update(kwargs, more) == 0 &&
         /* Flask before 3.1 knows no partitioned cookies, and werkzeug may not either */
         (now[6] == Py_None || !partitioned ||
          PyDict_SetItem(kwargs, state->s.partitioned, now[6]) == 0)) {
-        PyObject *mark = expires ? PyUnicode_FromString(expires_mark) : Py_NewRef(Py_None);
-        if (mark && PyDict_SetItem(kwargs, state->s.expires, mark) == 0) {
-            args = Py_BuildValue("(Os)", now[0], value_mark);
-            text = args ? PyObject_Call(state->dump_cookie, args, kwargs) : NULL;
-        }
-        Py_XDECREF(mark);
+        text = PyObject_Call(state->dump_cookie, args, kwargs);
     }
     Py_XDECREF(args);
+    Py_XDECREF(more);
     Py_XDECREF(kwargs);
-    if (text && PyUnicode_Check(text) && PyUnicode_IS_ASCII(text)) {
-        const char *whole = PyUnicode_DATA(text);
-        const char *value = strstr(whole, value_mark);
-        const char *expiry = expires ? strstr(whole, expires_mark) : whole;
-        if (value && expiry && (!expires || expiry > value)) {
-            Py_ssize_t len = PyUnicode_GET_LENGTH(text);
-            Py_ssize_t value_end = value - whole + (Py_ssize_t)strlen(value_mark);
-            Py_ssize_t middle_end = expires ? expiry - whole : len;
-            Py_ssize_t tail = expires ? middle_end + (Py_ssize_t)strlen(expires_mark) : len;
-            if (template_part(text, 0, value - whole, &t->head) == 0 &&
-                template_part(text, value_end, middle_end, &t->middle) == 0 &&
-                template_part(text, tail, len, &t->tail) == 0) {
-                for (size_t i = 0; i < CX_COOKIE_INPUTS; i++) {
-                    Py_XSETREF(t->inputs[i], Py_NewRef(now[i]));
-                }
-                result = 1;
-            }
-        } else {
-            result = 0;
-        }
-    } else if (text) {
-        result = 0;
+    if (text && !(PyUnicode_Check(text) && PyUnicode_IS_ASCII(text))) {
+        Py_CLEAR(text);
     }
-    Py_XDECREF(text);
+    return text;
+}
+
+/* Let werkzeug write the cookie once, and cut it up. */
+static int make_template(cx_interface *self, PyObject **now, cx_cookie_kind kind)
+{
+    cx_cookie_template *t = &self->cookie_template[kind];
+    PyObject *text = marked_line(self, now, kind);
+    if (!text) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    int result = 0;
+    const char *whole = PyUnicode_DATA(text);
+    Py_ssize_t len = PyUnicode_GET_LENGTH(text);
+    /* Where the value begins and ends, and where the expiry does. */
+    Py_ssize_t cut[4] = {len, len, len, len};
+    const char *value = kind == CX_COOKIE_DELETED ? NULL : strstr(whole, value_mark);
+    const char *expiry = kind == CX_COOKIE_EXPIRES ? strstr(whole, expires_mark) : NULL;
+    if (value) {
+        cut[0] = value - whole;
+        cut[1] = cut[0] + (Py_ssize_t)strlen(value_mark);
+    }
+    if (expiry) {
+        cut[2] = expiry - whole;
+        cut[3] = cut[2] + (Py_ssize_t)strlen(expires_mark);
+    }
+    if ((value || kind == CX_COOKIE_DELETED) && (expiry || kind != CX_COOKIE_EXPIRES) &&
+        cut[1] <= cut[2]) {
+        result = -1;
+        if (template_part(text, 0, cut[0], &t->head) == 0 &&
+            template_part(text, cut[1], cut[2], &t->middle) == 0 &&
+            template_part(text, cut[3], len, &t->tail) == 0) {
+            for (size_t i = 0; i < CX_COOKIE_INPUTS; i++) {
+                Py_XSETREF(t->inputs[i], Py_NewRef(now[i]));
+            }
+            result = 1;
+        }
+    }
+    Py_DECREF(text);
     return result;
 }
 
 #define CX_COOKIE_MAX 4093 /* werkzeug warns above this: its business */
 
-static int current_template(cx_interface *self, PyObject *config, bool expires)
+static int current_template(cx_interface *self, PyObject *config, cx_cookie_kind kind)
 {
-    cx_cookie_template *t = &self->cookie_template[expires];
+    cx_cookie_template *t = &self->cookie_template[kind];
     PyObject *now[CX_COOKIE_INPUTS];
     PyObject *keys[CX_COOKIE_INPUTS];
     bool same = t->head != NULL;
@@ -248,7 +266,7 @@ static int current_template(cx_interface *self, PyObject *config, bool expires)
         for (size_t i = 0; i < CX_COOKIE_INPUTS; i++) {
             Py_INCREF(now[i]);
         }
-        result = make_template(self, now, expires);
+        result = make_template(self, now, kind);
         for (size_t i = 0; i < CX_COOKIE_INPUTS; i++) {
             Py_DECREF(now[i]);
         }
@@ -256,29 +274,15 @@ static int current_template(cx_interface *self, PyObject *config, bool expires)
     return result;
 }
 
-int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response, PyObject *text,
-                       int64_t expires_in_us)
+/* text: the value, "" in a cookie that is deleted; date: of date_len bytes, 0 for none. */
+static int put_cookie(cx_interface *self, PyObject *config, PyObject *response, cx_cookie_kind kind,
+                      PyObject *text, const char *date, size_t date_len)
 {
     cx_state *state = self->state;
     PyObject *other = NULL;
-    char date[CES_HTTP_DATE_LEN + 1];
-    size_t date_len = 0;
-    bool expires = expires_in_us >= 0;
     /* A configuration that answers in its own way is asked as Flask's getters ask it. */
-    if (self->overrides.getters || !state->dump_cookie || !PyUnicode_IS_ASCII(text)) {
+    if (self->overrides.getters || !state->dump_cookie || !cx_plain_config(state, config)) {
         return 0;
-    }
-    if (!cx_plain_config(state, config)) {
-        return 0;
-    }
-    if (expires) {
-        struct timespec now;
-        clock_gettime(CLOCK_REALTIME, &now);
-        int64_t at_us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 + expires_in_us;
-        if (!ces_http_date(at_us / 1000000, date)) {
-            return 0;
-        }
-        date_len = CES_HTTP_DATE_LEN;
     }
     PyObject *list = header_list(state, response);
     if (!list) {
@@ -287,10 +291,10 @@ int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response,
     int result = 0;
     /* Cache-Control and a Vary of the application's own are looked at in Python. */
     if (find_header(list, "cache-control", &other) == 0) {
-        result = current_template(self, config, expires);
+        result = current_template(self, config, kind);
     }
     if (result == 1) {
-        cx_cookie_template *t = &self->cookie_template[expires];
+        cx_cookie_template *t = &self->cookie_template[kind];
         Py_ssize_t total = PyUnicode_GET_LENGTH(t->head) + PyUnicode_GET_LENGTH(text) +
                            PyUnicode_GET_LENGTH(t->middle) + (Py_ssize_t)date_len +
                            PyUnicode_GET_LENGTH(t->tail);
@@ -312,5 +316,32 @@ int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response,
         }
     }
     Py_DECREF(list);
+    return result;
+}
+
+int cx_fast_set_cookie(cx_interface *self, PyObject *config, PyObject *response, PyObject *text,
+                       int64_t expires_in_us)
+{
+    char date[CES_HTTP_DATE_LEN + 1] = "";
+    if (!PyUnicode_IS_ASCII(text)) {
+        return 0;
+    }
+    if (expires_in_us < 0) {
+        return put_cookie(self, config, response, CX_COOKIE_SESSION, text, date, 0);
+    }
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    int64_t at_us = (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 + expires_in_us;
+    return !ces_http_date(at_us / 1000000, date)
+               ? 0
+               : put_cookie(self, config, response, CX_COOKIE_EXPIRES, text, date,
+                            CES_HTTP_DATE_LEN);
+}
+
+int cx_fast_delete_cookie(cx_interface *self, PyObject *config, PyObject *response)
+{
+    PyObject *text = PyUnicode_New(0, 127);
+    int result = text ? put_cookie(self, config, response, CX_COOKIE_DELETED, text, "", 0) : -1;
+    Py_XDECREF(text);
     return result;
 }

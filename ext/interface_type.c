@@ -527,7 +527,7 @@ static int interface_traverse(cx_interface *self, visitproc visit, void *arg)
     }
     Py_VISIT(self->signer_secret);
     Py_VISIT(self->signer_fallbacks);
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < CX_COOKIE_KINDS; i++) {
         for (size_t j = 0; j < CX_COOKIE_INPUTS; j++) {
             Py_VISIT(self->cookie_template[i].inputs[j]);
         }
@@ -552,7 +552,7 @@ static int interface_clear(cx_interface *self)
     Py_CLEAR(self->serializer_class);
     Py_CLEAR(self->signer_secret);
     Py_CLEAR(self->signer_fallbacks);
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < CX_COOKIE_KINDS; i++) {
         Py_CLEAR(self->cookie_template[i].head);
         Py_CLEAR(self->cookie_template[i].middle);
         Py_CLEAR(self->cookie_template[i].tail);

@@ -61,6 +61,7 @@
 
 #include "base/alloc.h"
 #include "base/os.h"
+#include "drivers/sqlite_log.h"
 #include "store/pool.h"
 #include "base/banned.h"
 
@@ -149,6 +150,7 @@ static const char schema[] =
 typedef struct sqlite_store {
     cession_store base;
     ces_pool *pool;
+    const char *vfs; /* see sqlite_log.h */
     bool full_sync, hashed_keys;
     bool closing;          /* the last connection may checkpoint and tidy up */
     atomic_uint file;      /* counts how often the file was seen to have moved */
@@ -633,7 +635,7 @@ static int handle_open(void *context, cession_deadline deadline, void **ret_hand
         /* Not SQLITE_OPEN_CREATE: a dangling link must not make a file. */
         int answer = sqlite3_open_v2(
             self->path, &h->db,
-            SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, NULL);
+            SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE, self->vfs);
         if (h->db != NULL) {
             sqlite3_extended_result_codes(h->db, 1);
         }
@@ -1253,6 +1255,7 @@ static void sqlite_close(cession_store *store)
     sqlite_store *self = self_of(store);
     self->closing = true;
     ces_pool_free(self->pool);
+    ces_sqlite_log_release();
     ces_free(self);
 }
 
@@ -1371,8 +1374,14 @@ static int sqlite_open(const cession_option *options, size_t count, cession_stor
                               .close = handle_close,
                               .close_before_fork = true,
                               .context = self};
+    rc = ces_sqlite_log_acquire(&self->vfs, err);
+    if (rc != CESSION_OK) {
+        ces_free(self);
+        return rc;
+    }
     rc = ces_pool_new(&config, &self->pool, err);
     if (rc != CESSION_OK) {
+        ces_sqlite_log_release();
         ces_free(self);
         return rc;
     }

@@ -156,6 +156,14 @@ cession_span ces_cookie_name(const cession_cookie_attributes *attributes)
 
 /* ---- Set-Cookie ----------------------------------------------------------- */
 
+static void put_digits(char *to, int number, int count)
+{
+    while (count-- > 0) {
+        to[count] = (char)('0' + number % 10);
+        number /= 10;
+    }
+}
+
 bool ces_http_date(int64_t unix_s, char ret_text[CES_HTTP_DATE_LEN + 1])
 {
     static const char days[][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
@@ -165,10 +173,16 @@ bool ces_http_date(int64_t unix_s, char ret_text[CES_HTTP_DATE_LEN + 1])
     time_t at = (time_t)unix_s;
     if (!gmtime_r(&at, &tm) || tm.tm_year > 9999 - 1900 || tm.tm_year < 0)
         return false;
-    int len = snprintf(ret_text, CES_HTTP_DATE_LEN + 1, "%s, %02d %s %04d %02d:%02d:%02d GMT",
-                       days[tm.tm_wday], tm.tm_mday, months[tm.tm_mon], tm.tm_year + 1900,
-                       tm.tm_hour, tm.tm_min, tm.tm_sec);
-    return len == (int)CES_HTTP_DATE_LEN;
+    /* printf would be a third of what a whole Set-Cookie costs. */
+    memcpy(ret_text, "Day, 00 Mon 0000 00:00:00 GMT", CES_HTTP_DATE_LEN + 1);
+    memcpy(ret_text, days[tm.tm_wday], 3);
+    put_digits(ret_text + 5, tm.tm_mday, 2);
+    memcpy(ret_text + 8, months[tm.tm_mon], 3);
+    put_digits(ret_text + 12, tm.tm_year + 1900, 4);
+    put_digits(ret_text + 17, tm.tm_hour, 2);
+    put_digits(ret_text + 20, tm.tm_min, 2);
+    put_digits(ret_text + 23, tm.tm_sec, 2);
+    return true;
 }
 
 static int wrong(cession_error *err, const char *what)
