@@ -13,7 +13,9 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 # The virtualenv's tools come first: the system's meson may be too old.
 IN_VENV := PATH="$(BIN):$$PATH"
-PYTEST := $(IN_VENV) $(BIN)/python -m pytest
+# Some machines keep Python from caching what it compiles; pytest then compiles every test anew in
+# each of its processes.
+PYTEST := $(IN_VENV) env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 # Many tests wait for servers and processes: more of them than there are CPUs.
 PARALLEL := -n $(shell expr 2 \* $$(nproc)) --dist worksteal
 WHEEL := --no-build-isolation --no-deps --no-index --quiet --config-settings=setup-args=--werror

@@ -29,6 +29,7 @@ ROWS = {
     "sqlite": ("sqlite", "plain", False),
     "sqlite, signed, sanitized": ("sqlite", "sanitized", True),
     "filesystem, signed": ("filesystem", "plain", True),
+    "redis, signed": ("redis", "plain", True),
     "redis, signed, sanitized": ("redis", "sanitized", True),
 }
 
@@ -173,7 +174,14 @@ def shown(answer: Answer) -> dict[str, str]:
     return {html.unescape(key): html.unescape(value) for key, value in pairs}
 
 
-@pytest.fixture(scope="module", params=list(ROWS))
+@pytest.fixture(
+    scope="module",
+    params=[
+        # Its library is one more to build.
+        pytest.param(name, marks=[pytest.mark.full] if kind == "sanitized" else [])
+        for name, (_, kind, _) in ROWS.items()
+    ],
+)
 def site(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

@@ -125,7 +125,7 @@ class Site:
     def rounds(self, full: int, short: int) -> int:
         """How often, in a long run and else."""
         if self.row is not None:
-            short = min(short, 25)
+            short = min(short, 10 if ROWS[self.row].slow_server else 25)
             full = 300 if self.row in RACED_ROWS else short
         return full if self.long else short
 

@@ -49,8 +49,9 @@ ROWS: dict[str, type[Row]] = {
 
 
 def leading(row: type[Row]) -> bool:
-    """One row for each backend and database; in a long run every row."""
-    return long_run_wanted() or row.name == next(iter(ROWS)) or bool(vars(row).get("raced"))
+    """One row for each backend and database whose server starts fast; in a long run every row."""
+    first = row.name == next(iter(ROWS)) or bool(vars(row).get("raced"))
+    return long_run_wanted() or (first and not row.slow_server)
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:

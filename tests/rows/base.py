@@ -41,6 +41,9 @@ class Row(ABC):
     raced: ClassVar[bool | None] = False
     """Takes part in the races of several processes: one row for each backend and database. Not
     inherited by other rows. None: it cannot, since nothing lists its records."""
+    slow_server: ClassVar[bool] = False
+    """The server takes many seconds to start (a Java VM): in a short run it is started once, so
+    nothing stops it."""
     changes: ClassVar[int] = 40
     """So many changes of one record does each of several threads make in a short run."""
     one_port: ClassVar[bool] = True

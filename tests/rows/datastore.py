@@ -30,6 +30,7 @@ class DatastoreRow(Row):
     tick_ms = 1
     max_value = 1_040_384
     raced = True
+    slow_server = True
     changes = 10
     one_port = False  # a proxy cannot tell what gRPC sends of its own accord
     predecessors = ("fs2",)

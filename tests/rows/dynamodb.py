@@ -57,6 +57,7 @@ class DynamoDBRow(Row):
     max_value = 400 * 1024
     changes = 10
     raced = True
+    slow_server = True
     predecessors = ("fs08",)
     legacy = """
 import boto3

@@ -41,6 +41,7 @@ class ElasticsearchRow(Row):
     timeout = 5
     durable = True
     raced = True
+    slow_server = True
     predecessors = ("fs2",)
     plain = True
     legacy = """

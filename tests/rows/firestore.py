@@ -27,6 +27,7 @@ class FirestoreRow(Row):
     tick_ms = 1
     max_value = 1_040_384
     raced = True
+    slow_server = True
     changes = 10
     one_port = False  # a proxy cannot tell what gRPC sends of its own accord
     predecessors = ("fs2",)
