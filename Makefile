@@ -39,7 +39,7 @@ ASAN_PY = CESSION_FEW=1 LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" PYTHONM
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help deps demo run install test test-long check asan coverage bench bench-check fmt fuzz clean \
-	check-floors check-format check-lint check-types check-c check-python asan-c asan-python
+	check-floors check-format check-lint check-types collect check-c check-python asan-c asan-python
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)$$/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -99,7 +99,7 @@ install: $(VENV)/.stamp-build ## headers, library and cession.pc into PREFIX (/u
 SANITIZED := not slow and not client and not process
 
 test: deps ## everything: checks, C and Python tests, sanitizers, real servers
-	@$(MAKE) --no-print-directory check-floors check-format check-lint check-types check-c asan
+	@$(MAKE) --no-print-directory check-floors check-format check-lint check-types collect check-c asan
 	@echo "== Python tests, with servers and processes"
 	@$(PYTEST) $(PARALLEL) -m "not ($(SANITIZED))"
 
@@ -113,6 +113,10 @@ test-long: test ## full counts, every CPython, every Flask, 15 minutes of fuzzin
 	@PYTHON="$(PYTHON)" tools/deps.sh matrix
 	@$(IN_VENV) $(BIN)/python tools/matrix.py
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=900
+
+# Pytest compiles every test once here, not in each of its processes.
+collect: deps
+	@$(PYTEST) --collect-only -q >build/collected.txt || { cat build/collected.txt; exit 1; }
 
 check: deps check-floors check-format check-lint check-types check-c check-python ## the fast loop: no servers, under a minute
 
