@@ -68,21 +68,20 @@ static int settled(sqlite3_file *file, sqlite3_file **ret_real)
     return flush(self);
 }
 
-/* Whether it is held now: not where it would not fit, nor where there is no memory. */
-static bool hold(log_file *self, const void *data, size_t amount, sqlite3_int64 offset)
+static int hold(log_file *self, const void *data, size_t amount, sqlite3_int64 offset)
 {
     if (!self->held) {
         self->held = ces_alloc(HELD_MAX);
-    }
-    if (!self->held || self->held_len + amount > HELD_MAX) {
-        return false;
+        if (!self->held) {
+            return SQLITE_IOERR_NOMEM;
+        }
     }
     if (self->held_len == 0) {
         self->held_at = offset;
     }
     memcpy(self->held + self->held_len, data, amount);
     self->held_len += amount;
-    return true;
+    return SQLITE_OK;
 }
 
 static int log_write(sqlite3_file *file, const void *data, int amount, sqlite3_int64 offset)
@@ -107,10 +106,11 @@ static int log_write(sqlite3_file *file, const void *data, int amount, sqlite3_i
     if (page) {
         self->frames_end = offset + amount;
     }
-    if ((self->held_len == 0 && !begins) || !hold(self, data, (size_t)amount, offset)) {
+    if (self->held_len == 0 && !begins) {
         return self->real->pMethods->xWrite(self->real, data, amount, offset);
     }
-    return page && self->commit ? flush(self) : SQLITE_OK;
+    int status = hold(self, data, (size_t)amount, offset);
+    return status == SQLITE_OK && page && self->commit ? flush(self) : status;
 }
 
 static int log_close(sqlite3_file *file)
