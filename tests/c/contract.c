@@ -427,9 +427,10 @@ static void case_scan(world *w)
     }
     static const size_t batches[] = {1, 10, 57, 1000};
     for (size_t b = 0; b < sizeof batches / sizeof batches[0]; b++) {
-        CHECK_INT(scan_all(w, &s, batches[b]), 57);
+        size_t visits = scan_all(w, &s, batches[b]);
+        CHECK(visits == 57 || (w->subject->repeats && visits > 57));
         for (int i = 0; i < 57; i++) {
-            CHECK_INT(s.times[i], 1);
+            CHECK(s.times[i] == 1 || (w->subject->repeats && s.times[i] > 1));
         }
     }
     /* The visitor ends it, with its own value. */

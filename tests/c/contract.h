@@ -15,6 +15,7 @@ typedef struct contract_subject {
     /* The store tells how long a record still lives: the expiry that follows is
      * late by as much as the answer took, at most this. */
     int64_t late_ms;
+    bool repeats; /* a scan may give a record twice: Redis, while it resizes its table */
 } contract_subject;
 
 void contract_run(const contract_subject *subject);

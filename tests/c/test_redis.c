@@ -28,8 +28,12 @@ static void run_contract(const char *url, unsigned changes)
 {
     char copy[1024];
     snprintf(copy, sizeof copy, "%s", url);
-    contract_run(&(contract_subject){
-        .make = make_apart, .context = copy, .tick_ms = 1, .changes = changes, .late_ms = LATE_MS});
+    contract_run(&(contract_subject){.make = make_apart,
+                                     .context = copy,
+                                     .tick_ms = 1,
+                                     .changes = changes,
+                                     .late_ms = LATE_MS,
+                                     .repeats = true});
 }
 
 static cession_store *make_alone(void *context)
@@ -42,8 +46,8 @@ static void test_contract(void)
 {
     char url[1024];
     snprintf(url, sizeof url, "%s", redis_url("0"));
-    contract_run(
-        &(contract_subject){.make = make_alone, .context = url, .tick_ms = 1, .late_ms = LATE_MS});
+    contract_run(&(contract_subject){
+        .make = make_alone, .context = url, .tick_ms = 1, .late_ms = LATE_MS, .repeats = true});
     CHECK_STR(redis_ask("FLUSHALL"), "+OK\r\n");
 }
 
@@ -92,8 +96,12 @@ static void test_contract_chain(void)
 {
     char url[1024];
     snprintf(url, sizeof url, "%s", redis_url(""));
-    contract_run(&(contract_subject){
-        .make = make_chain, .context = url, .tick_ms = 1, .changes = 20, .late_ms = LATE_MS});
+    contract_run(&(contract_subject){.make = make_chain,
+                                     .context = url,
+                                     .tick_ms = 1,
+                                     .changes = 20,
+                                     .late_ms = LATE_MS,
+                                     .repeats = true});
 }
 
 /* Servers that whoever runs the tests has started (python -m tests.services run):
