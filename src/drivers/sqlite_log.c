@@ -238,26 +238,6 @@ static int vfs_full_path(sqlite3_vfs *vfs, const char *name, int size, char *ret
     return real_of(vfs)->xFullPathname(real_of(vfs), name, size, ret_path);
 }
 
-static void *vfs_dl_open(sqlite3_vfs *vfs, const char *name)
-{
-    return real_of(vfs)->xDlOpen(real_of(vfs), name);
-}
-
-static void vfs_dl_error(sqlite3_vfs *vfs, int size, char *ret_text)
-{
-    real_of(vfs)->xDlError(real_of(vfs), size, ret_text);
-}
-
-static void (*vfs_dl_symbol(sqlite3_vfs *vfs, void *library, const char *name))(void)
-{
-    return real_of(vfs)->xDlSym(real_of(vfs), library, name);
-}
-
-static void vfs_dl_close(sqlite3_vfs *vfs, void *library)
-{
-    real_of(vfs)->xDlClose(real_of(vfs), library);
-}
-
 static int vfs_random(sqlite3_vfs *vfs, int size, char *ret_bytes)
 {
     return real_of(vfs)->xRandomness(real_of(vfs), size, ret_bytes);
@@ -299,6 +279,7 @@ static bool install(void)
     /* A program may hold this code twice (the extension and the C library): the address
      * keeps them apart. */
     (void)snprintf(vfs_name, sizeof vfs_name, "cession-%p", (void *)&shared_vfs);
+    /* Without xDlOpen and its like: these connections load no extensions. */
     shared_vfs = (sqlite3_vfs){
         .iVersion = real->iVersion >= 2 ? 2 : 1,
         .szOsFile = (int)sizeof(log_file) + real->szOsFile,
@@ -309,10 +290,6 @@ static bool install(void)
         .xDelete = vfs_delete,
         .xAccess = vfs_access,
         .xFullPathname = vfs_full_path,
-        .xDlOpen = vfs_dl_open,
-        .xDlError = vfs_dl_error,
-        .xDlSym = vfs_dl_symbol,
-        .xDlClose = vfs_dl_close,
         .xRandomness = vfs_random,
         .xSleep = vfs_sleep,
         .xCurrentTime = vfs_time,
