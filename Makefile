@@ -17,7 +17,9 @@ IN_VENV := PATH="$(BIN):$$PATH"
 # each of its processes.
 PYTEST := $(IN_VENV) env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 # Many tests wait for servers and processes: more of them than there are CPUs.
-PARALLEL := -n $(shell expr 2 \* $$(nproc)) --dist worksteal
+PROCESSES := $(shell expr 2 \* $$(nproc))
+PARALLEL := -n $(PROCESSES) --dist worksteal
+MESON_TEST := meson test --no-rebuild --print-errorlogs --num-processes $(PROCESSES)
 WHEEL := --no-build-isolation --no-deps --no-index --quiet --config-settings=setup-args=--werror
 
 # Directories are in the list so that a removed file counts as a change.
@@ -126,9 +128,7 @@ check-floors: deps
 
 check-format: deps
 	@echo "== format"
-	@bad=$$(for file in $(C_FILES); do \
-		$(BIN)/clang-format --dry-run -Werror $$file 2>/dev/null || echo "  $$file"; done); \
-	test -z "$$bad" || { echo "make fmt would change:"; echo "$$bad"; exit 1; }
+	@$(BIN)/clang-format --dry-run -Werror $(C_FILES) || { echo "make fmt puts it right"; exit 1; }
 	@$(BIN)/ruff format --check --quiet .
 
 check-lint: deps
@@ -158,7 +158,7 @@ build/c/build.ninja: $(VENV)/.stamp-requirements
 check-c: deps build/c/build.ninja
 	@echo "== C tests"
 	$(call compile,build/c)
-	@$(IN_VENV) meson test -C build/c --no-rebuild --print-errorlogs
+	@$(IN_VENV) $(MESON_TEST) -C build/c
 
 check-python: deps
 	@echo "== Python tests without servers"
@@ -175,7 +175,7 @@ asan-c: deps build/asan/build.ninja
 	@echo "== C tests under $(SANITIZE)"
 	$(call compile,build/asan)
 	@$(ASAN_C) $(IN_VENV) $(BIN)/python -m tests.services run redis_tls,redis_sentinel,redis_cluster \
-		meson test -C build/asan --no-rebuild --print-errorlogs
+		$(MESON_TEST) -C build/asan
 
 build/asan-site/.stamp: $(VENV)/.stamp-requirements $(SOURCES)
 	@echo "Building the package with $(SANITIZE)"
@@ -210,7 +210,7 @@ coverage: deps build/coverage/c/build.ninja build/coverage/site/.stamp ## the li
 	@find build/coverage -name '*.gcda' -delete
 	$(call compile,build/coverage/c)
 	@echo "== C tests, measured"
-	@$(IN_VENV) meson test -C build/coverage/c --no-rebuild --print-errorlogs
+	@$(IN_VENV) $(MESON_TEST) -C build/coverage/c
 	@echo "== Python tests, measured"
 	@PYTHONPATH="$(CURDIR)/build/coverage/site" $(BIN)/python -c \
 		'import flask_session as f; assert "/build/coverage/site/" in f.__file__'
