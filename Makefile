@@ -17,7 +17,7 @@ IN_VENV := PATH="$(BIN):$$PATH"
 # each of its processes.
 PYTEST := $(IN_VENV) env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 # Many tests wait for servers and processes: more of them than there are CPUs.
-PROCESSES := $(shell expr 2 \* $$(nproc))
+PROCESSES := $(shell expr 2 \* $$(nproc) + 1)
 PARALLEL := -n $(PROCESSES) --dist worksteal
 MESON_TEST := meson test --no-rebuild --print-errorlogs --num-processes $(PROCESSES)
 WHEEL := --no-build-isolation --no-deps --no-index --quiet --config-settings=setup-args=--werror
@@ -189,7 +189,7 @@ build/asan-site/.stamp: $(VENV)/.stamp-requirements $(SOURCES)
 asan-python: deps build/asan-site/.stamp
 	@echo "== Python tests under $(SANITIZE)"
 	@$(ASAN_PY) $(BIN)/python -c 'import flask_session as f; assert "/build/asan-site/" in f.__file__'
-	@$(ASAN_PY) $(PYTEST) -n $(shell nproc) --dist worksteal -q -p no:cacheprovider -m "$(SANITIZED)"
+	@$(ASAN_PY) $(PYTEST) -n $(shell expr $$(nproc) + 1) --dist worksteal -q -p no:cacheprovider -m "$(SANITIZED)"
 
 # ---- coverage ---------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ def test_memory_stays_flat(tmp_path, long_run, store):
     """Visits with new sessions, reads, writes, nested changes, odd cookies, regenerate and logout;
     on a store that fails in all ways ("broken") also those. Compared are a third of the way and
     its end."""
-    requests = 100_000 if long_run else 15_000
+    requests = 100_000 if long_run else 10_000
     result = endure(tmp_path, store, requests)
     before, after = result["before"], result["after"]
     grown = {name: after[name] - count for name, count in before.items() if count is not None}

@@ -29,7 +29,7 @@ from flask_session.cachelib import CacheLibStore
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 import tests.rows
-from tests import long_run_wanted
+from tests import examples, long_run_wanted
 from tests.python.apps import script
 from tests.python.flask_version import LATE
 from tests.rows import ROWS, Row, new_prefix
@@ -119,7 +119,6 @@ class Site:
     parallel: int
     """So many requests can be under way at once."""
     processes: int
-    long: bool
     row: str | None
 
     def rounds(self, full: int, short: int) -> int:
@@ -127,7 +126,7 @@ class Site:
         if self.row is not None:
             short = min(short, 10 if ROWS[self.row].slow_server else 25)
             full = 300 if self.row in RACED_ROWS else short
-        return full if self.long else short
+        return examples(short, full)
 
     def visitor(self) -> Visitor:
         return Visitor(self.url, self.pool)
@@ -149,7 +148,7 @@ class Site:
 
 
 def open_site(
-    folder: Path, settings: Settings, server: str, long: bool, row: Row | None = None
+    folder: Path, settings: Settings, server: str, row: Row | None = None
 ) -> Iterator[Site]:
     stage = Stage()
     events = folder / "events"
@@ -183,7 +182,7 @@ def open_site(
         try:
             processes = 2 if options else 1
             name = None if row is None else row.name
-            yield Site(running.url, stage, events, pool, parallel, processes, long, name)
+            yield Site(running.url, stage, events, pool, parallel, processes, name)
         finally:
             stage.close()
             running.stop()
@@ -232,15 +231,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def running_site(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, long_run: bool
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     name, server, is_row = request.param
     folder = tmp_path_factory.mktemp(f"{name}-{server}")
     if is_row:
         row = request.getfixturevalue("start_row")(name)
-        yield from open_site(folder, {}, server, long_run, row)
+        yield from open_site(folder, {}, server, row)
     else:
-        yield from open_site(folder, STORES[name](folder, request), server, long_run)
+        yield from open_site(folder, STORES[name](folder, request), server)
 
 
 @pytest.fixture
