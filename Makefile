@@ -25,7 +25,7 @@ WHEEL := --no-build-isolation --no-deps --no-index --quiet --config-settings=set
 # Directories are in the list so that a removed file counts as a change.
 SOURCES := pyproject.toml meson.build meson_options.txt README.md LICENSE \
 	$(shell find include src ext python \( -name __pycache__ -prune \) -o -print)
-C_FILES := $(shell find include src ext tests -name '*.[ch]')
+C_FILES := $(shell find include src ext tests bench -name '*.[ch]')
 REQUIREMENTS := $(addprefix requirements/,build.txt flask.txt clients.txt test.txt dev.txt)
 
 SANITIZE := address,undefined

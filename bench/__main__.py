@@ -2,8 +2,8 @@
 
     python bench [NAME...]
 
-NAME: startup, codec, request, sizes, stored, threads, throughput. BENCH_PLACE names the folder for
-the stores of `stored` (default: a temporary one).
+NAME: startup, codec, floors, request, sizes, stored, threads, throughput. BENCH_PLACE names the
+folder for the stores of `stored` (default: a temporary one).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PROGRAMS = ("startup", "codec", "request", "sizes", "stored", "threads", "throughput")
+PROGRAMS = ("startup", "codec", "floors", "request", "sizes", "stored", "threads", "throughput")
 
 
 def main() -> int:

@@ -20,12 +20,10 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import clib
 import report
 from request import Row, measure, venv
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-BUILD = ROOT / "build" / "bench"
 MODES = ("untouched", "read", "write", "new", "login")
 LIMITS = {"untouched": 6.5, "read": 3.2, "write": 2.3, "login": 2.1}
 LIMIT_REFRESH_OFF = 1.9
@@ -46,18 +44,7 @@ def round_trip(port: int, rounds: int, cpu: int) -> tuple[float, float]:
     """Microseconds of a bare round trip and of a load."""
     from redis import Redis
 
-    BUILD.mkdir(parents=True, exist_ok=True)
-    program = BUILD / "redis_roundtrip"
-    libraries = subprocess.run(
-        ["pkg-config", "--libs", "hiredis", "libssl", "libcrypto", "sqlite3"],
-        capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
-    library = ROOT / "build" / "package" / "src" / "libcession.a"
-    subprocess.run(
-        ["cc", "-O2", "-std=c11", "-D_GNU_SOURCE", f"-I{ROOT / 'include'}",
-         HERE / "redis_roundtrip.c", library, *libraries, "-pthread", "-o", program],
-        check=True,
-    )  # fmt: skip
+    program = clib.build("redis_roundtrip")
     key = "session:" + "b" * 43
     Redis(port=port).set(key, b"x" * 300, px=3_600_000)
     done = subprocess.run(

@@ -26,6 +26,8 @@ import report
 from worker import MODES
 
 HERE = Path(__file__).resolve().parent
+#: A tmpfs: what a change of a file costs where no disk has a part in it.
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Row:
     program: str = "worker.py"
     arguments: tuple[str, ...] = ()
     base: str = "none"  # the row whose untouched request is 1.00
+    in_memory: bool = False  # its files are in SHARED_MEMORY
     times: dict[str, list[int]] = field(default_factory=dict)
 
 
@@ -60,6 +63,8 @@ def all_rows() -> list[Row]:
         Row("sqlite, refresh off", "sqlite", arguments=off),
         Row("filesystem", "filesystem"),
     ]
+    if SHARED_MEMORY.is_dir():
+        rows += [Row("tmpfs: filesystem", "filesystem", in_memory=True)]
     if redis:
         rows += [Row("redis", "redis-native"), Row("redis, by redis-py", "redis")]
     if postgres:
@@ -71,6 +76,8 @@ def all_rows() -> list[Row]:
         Row("Flask-Session 0.8 SQLAlchemy, SQLite as it comes (FULL)", "sqlalchemy", old),
         Row("Flask-Session 0.8 SQLAlchemy, SQLite WAL, NORMAL", "sqlalchemy-wal", old),
     ]
+    if SHARED_MEMORY.is_dir():
+        rows += [Row("tmpfs: Flask-Session 0.8 filesystem", "filesystem", old, in_memory=True)]
     if redis:
         rows += [
             Row("Flask-Session 0.8 redis", "redis", old),
@@ -122,12 +129,19 @@ class Worker:
 
 
 def measure(
-    rows: list[Row], place: str, rounds: int, count: int, cpu: int, modes: tuple[str, ...] = MODES
+    rows: list[Row],
+    place: str,
+    rounds: int,
+    count: int,
+    cpu: int,
+    modes: tuple[str, ...] = MODES,
+    shared: str = "",
 ) -> None:
-    """Fill the rows' times, in interleaved rounds."""
+    """Fill the rows' times, in interleaved rounds. place: a folder for their files; shared: one in
+    SHARED_MEMORY for the rows that want it."""
     workers = []
     for number, row in enumerate(rows):
-        folder = os.path.join(place, str(number))
+        folder = os.path.join(shared if row.in_memory else place, str(number))
         os.mkdir(folder)
         workers.append(Worker(row, folder, cpu))
     for turn in range(-2, rounds):
@@ -182,6 +196,18 @@ def against(rows: list[Row], ours: str, theirs: str) -> str:
     return f"- {theirs} to {ours}: " + ", ".join(parts)
 
 
+def whole(rows: list[Row], ours: str, theirs: str) -> str:
+    """How many times as long their whole request takes."""
+    named = {row.name: row for row in rows}
+    if ours not in named or theirs not in named:
+        return ""
+    parts = [
+        f"{mode} {ratio(rows, named[theirs], mode) / ratio(rows, named[ours], mode):.2f}"
+        for mode in MODES
+    ]
+    return f"- {theirs} to {ours}: " + ", ".join(parts)
+
+
 def bars(rows: list[Row]) -> Any:
     shown = [row for row in rows if row.base == "none" and row.times.get("read")]
     modes = ("untouched", "read", "write", "new")
@@ -215,21 +241,31 @@ def main() -> None:
     if options.only:
         chosen = ("none", *options.only.split(","))
         rows = [row for row in rows if row.name.startswith(chosen)]
-    with tempfile.TemporaryDirectory(dir=options.place) as place:
-        measure(rows, place, options.rounds, options.count, options.cpu)
+    in_memory = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
+    with (
+        tempfile.TemporaryDirectory(dir=options.place) as place,
+        tempfile.TemporaryDirectory(dir=in_memory) as shared,
+    ):
+        measure(rows, place, options.rounds, options.count, options.cpu, shared=shared)
     pairs = [
         ("sqlite", "Flask's cookie"),
         ("filesystem", "Flask-Session 0.8 filesystem"),
+        ("tmpfs: filesystem", "tmpfs: Flask-Session 0.8 filesystem"),
         ("sqlite", "Flask-Session 0.8 SQLAlchemy, SQLite WAL, NORMAL"),
         ("redis", "Flask-Session 0.8 redis"),
         ("redis, by redis-py", "Flask-Session 0.8 redis"),
         ("postgresql, by psycopg 3", "Flask-Session 0.8 SQLAlchemy, PostgreSQL"),
     ]
+    wholes = [("sqlite", "Flask's cookie"), ("redis", "Flask-Session 0.8 redis")]
     lines = [line for pair in pairs if (line := against(rows, *pair))]
+    whole_lines = [line for pair in wholes if (line := whole(rows, *pair))]
     text = (
         f"Ratio to no session (median us; 99th percentile us), {options.rounds} interleaved rounds"
         f" of {options.count} requests.\n\n{table(rows)}\n\nHow many times more a session costs"
-        " (the request's median less the one without a session):\n\n" + "\n".join(lines)
+        " (the request's median less the one without a session):\n\n"
+        + "\n".join(lines)
+        + "\n\nHow many times as long a whole request takes:\n\n"
+        + "\n".join(whole_lines)
     )
     report.tell("request", text, options.write)
     report.plot("request", bars(rows), options.write)

@@ -5,7 +5,7 @@
 Started by the other programs here, once per kind of session, with the Python of that kind's
 virtualenv: it must run beside a predecessor as well, so it imports nothing of this project but what
 is installed. PLACE is a folder for the kind's files; servers are found by BENCH_REDIS_URL and the
-like.
+like; BENCH_FILE_THRESHOLD is SESSION_FILE_THRESHOLD.
 
 Protocol: one JSON object a line on standard input, {"mode": "read", "count": 400}, and for each one
 JSON list of nanoseconds a request on standard output. The first line out is {"ready": ...}.
@@ -50,7 +50,8 @@ def settings(kind: str, place: str) -> dict[str, Any]:
         given["SESSION_SQLITE"] = os.path.join(place, "bench.sqlite3")
     elif kind == "filesystem":
         given["SESSION_FILE_DIR"] = os.path.join(place, "files")
-        given["SESSION_FILE_THRESHOLD"] = 1_000_000  # the predecessor's default evicts at 500
+        # The predecessor's default, 500, evicts.
+        given["SESSION_FILE_THRESHOLD"] = int(os.environ.get("BENCH_FILE_THRESHOLD", 1_000_000))
     elif kind == "redis":
         from redis import Redis
 
