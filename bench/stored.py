@@ -35,11 +35,11 @@ def store_of(app: Any) -> Any:
     return app.extensions["flask_session"].store
 
 
-def fill(app: Any, count: int, lifetime_ms: int = 30 * DAY) -> None:
+def fill(app: Any, count: int) -> None:
     value = _core.encode({"_permanent": True, **worker.content(300)})
     store = store_of(app)
     for number in range(count):
-        store.create(f"session:stored-{number:020d}", value, lifetime_ms)
+        store.create(f"session:stored-{number:020d}", value, 30 * DAY)
 
 
 def size_of(place: Path) -> int:
@@ -140,6 +140,14 @@ def crowded(place: Path, stored: int) -> str:
 
 # ---- purge --------------------------------------------------------------------------------------
 
+# All expired at once; in a process of its own, as SQLite's locks belong to a process.
+EXPIRE = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+database.execute("UPDATE cession_sessions SET expires = 1, sweep = 1")
+database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+"""
+
 PURGE = """
 import sys, time
 sys.path.insert(0, sys.argv[3])
@@ -176,7 +184,10 @@ def purge(kind: str, place: Path, rows: int) -> str:
     make("calm")
     calm = requests(5)
     folder = make("purged")
-    fill(visitors[0].app, rows, lifetime_ms=1)
+    fill(visitors[0].app, rows)
+    subprocess.run([sys.executable, "-c", EXPIRE, folder / "bench.sqlite3"], check=True)
+    for visitor in visitors:
+        visitor.visit("/new")
     process = subprocess.Popen(
         [sys.executable, "-c", PURGE, kind, str(folder), str(Path(__file__).resolve().parent)],
         stdin=subprocess.PIPE,

@@ -409,6 +409,7 @@ static PyObject *store_create(cx_store *self, PyObject *args, PyObject *kwargs)
     if (status < 0) {
         return cx_raise(state_of((PyObject *)self), status, &err);
     }
+    cx_store_maintain_soon(self);
     return PyBool_FromLong(status == CESSION_OK);
 }
 
@@ -441,6 +442,7 @@ static PyObject *store_replace(cx_store *self, PyObject *args, PyObject *kwargs)
     } else if (status < 0) {
         cx_raise(state_of((PyObject *)self), status, &err);
     } else {
+        cx_store_maintain_soon(self);
         result = PyLong_FromLong(status);
     }
     cession_stored_release(&current);
@@ -467,8 +469,11 @@ static PyObject *store_touch(cx_store *self, PyObject *args, PyObject *kwargs)
     int status = cession_store_touch(self->store, cession_span_of(key, (size_t)key_len), &expected,
                                      ttl_ms, deadline, &err);
     self->users--;
-    return status < 0 ? cx_raise(state_of((PyObject *)self), status, &err)
-                      : PyLong_FromLong(status);
+    if (status < 0) {
+        return cx_raise(state_of((PyObject *)self), status, &err);
+    }
+    cx_store_maintain_soon(self);
+    return PyLong_FromLong(status);
 }
 
 static PyObject *store_remove(cx_store *self, PyObject *args, PyObject *kwargs)
@@ -491,6 +496,7 @@ static PyObject *store_remove(cx_store *self, PyObject *args, PyObject *kwargs)
     if (status < 0) {
         return cx_raise(state_of((PyObject *)self), status, &err);
     }
+    cx_store_maintain_soon(self);
     Py_RETURN_NONE;
 }
 

@@ -16,8 +16,8 @@
  * - Opening a connection reads, and may create, files. That counts as waiting:
  *   with deadline 0 an operation that finds no open connection is E_BUSY.
  * - Commits never checkpoint. Poll cession_store_maintenance_due and call
- *   cession_store_maintain away from requests; where nobody does, a write with
- *   a deadline does it once the log exceeds WAL_LAST_RESORT_PAGES.
+ *   cession_store_maintain away from requests; where nobody does, a write does it
+ *   once the log exceeds WAL_LAST_RESORT_PAGES (with deadline 0 it is E_BUSY then).
  * - When the file is deleted or replaced under a running process, that is seen
  *   within a second (MOVED_CHECK_NS) and the file at the path is used, created
  *   anew if need be. What was written in that second is lost.
@@ -82,7 +82,7 @@
 #define WAL_LARGE_PAGES 4096u        /* 16 MiB: readers overlap, so ask for a pause */
 #define WAL_LAST_RESORT_PAGES 16384u /* 64 MiB */
 #define WAL_TOO_LARGE_PAGES 65536u   /* 256 MiB */
-#define TRUNCATE_WAIT_NS (50 * NS_PER_MS)
+#define TRUNCATE_WAIT_NS (20 * NS_PER_MS)
 #define MAINTAIN_QUIET_NS (1000 * NS_PER_MS)
 #define PURGE_CHANCE 1024u /* one in so many writes makes a purge due; a power of two */
 #define PURGE_BATCH 250u
@@ -836,6 +836,21 @@ static int checkpoint_wal(handle *h)
     return rc;
 }
 
+static bool last_resort_is_due(const sqlite_store *self)
+{
+    return wal_is_due(self, WAL_LAST_RESORT_PAGES) && !is_quiet(self);
+}
+
+/* As take_for, for a write. Without time it has to be asked again with some where the log has grown
+ * that much: somebody must copy it. */
+static int take_to_write(cession_store *store, cession_span key, cession_deadline deadline,
+                         handle **ret_handle, hashed_key *ret_key, cession_error *err)
+{
+    return deadline <= 0 && last_resort_is_due(self_of(store))
+               ? cession_fail(err, CESSION_E_BUSY, "the log has to be copied first")
+               : take_for(store, key, deadline, ret_handle, ret_key, err);
+}
+
 /* After each acknowledged write; must not turn it into a failure. */
 static void after_write(handle *h)
 {
@@ -843,7 +858,7 @@ static void after_write(handle *h)
     if ((ces_chance() & (PURGE_CHANCE - 1)) == 0) {
         atomic_store_explicit(&self->purge_due, true, memory_order_relaxed);
     }
-    if (h->deadline > 0 && wal_is_due(self, WAL_LAST_RESORT_PAGES) && !is_quiet(self)) {
+    if (h->deadline > 0 && last_resort_is_due(self)) {
         (void)checkpoint(h, SQLITE_CHECKPOINT_PASSIVE);
         if (wal_is_due(self, WAL_LAST_RESORT_PAGES)) {
             be_quiet(self); /* a reader or another checkpoint was in the way */
@@ -916,7 +931,10 @@ static int purge_with(handle *h, size_t limit, size_t *ret_count, cession_error 
                                     "%zu records went until the deadline, more are left", count);
             }
             ces_sleep_ns(PURGE_PAUSE_NS);
-            if (wal_is_due(h->store, WAL_LARGE_PAGES)) {
+            /* Not faster than the disk takes it. */
+            if (wal_is_due(h->store, WAL_LAST_RESORT_PAGES)) {
+                (void)checkpoint_wal(h);
+            } else if (wal_is_due(h->store, WAL_LARGE_PAGES)) {
                 (void)checkpoint(h, SQLITE_CHECKPOINT_PASSIVE);
             }
         }
@@ -1013,7 +1031,7 @@ static int sqlite_create(cession_store *store, cession_span key, cession_span va
 {
     handle *h = NULL;
     hashed_key hashed;
-    int rc = take_for(store, key, deadline, &h, &hashed, err);
+    int rc = take_to_write(store, key, deadline, &h, &hashed, err);
     if (rc != CESSION_OK) {
         return rc;
     }
@@ -1097,7 +1115,7 @@ static int sqlite_replace(cession_store *store, cession_span key, const cession_
 {
     handle *h = NULL;
     hashed_key hashed;
-    int rc = take_for(store, key, deadline, &h, &hashed, err);
+    int rc = take_to_write(store, key, deadline, &h, &hashed, err);
     if (rc != CESSION_OK) {
         return rc;
     }
@@ -1127,7 +1145,7 @@ static int sqlite_touch(cession_store *store, cession_span key, const cession_ex
 {
     handle *h = NULL;
     hashed_key hashed;
-    int rc = take_for(store, key, deadline, &h, &hashed, err);
+    int rc = take_to_write(store, key, deadline, &h, &hashed, err);
     if (rc != CESSION_OK) {
         return rc;
     }
@@ -1151,7 +1169,7 @@ static int sqlite_remove(cession_store *store, cession_span key, cession_deadlin
 {
     handle *h = NULL;
     hashed_key hashed;
-    int rc = take_for(store, key, deadline, &h, &hashed, err);
+    int rc = take_to_write(store, key, deadline, &h, &hashed, err);
     if (rc != CESSION_OK) {
         return rc;
     }

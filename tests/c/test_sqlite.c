@@ -1191,6 +1191,37 @@ static void test_last_resort(void)
     free(value);
 }
 
+/* Writes without time ask for some when the log is that long; so it stays bounded for a
+ * host that gives none at first. */
+static void test_last_resort_of_writes_without_time(void)
+{
+    char path[PATH_MAX];
+    static char value[30000];
+    memset(value, 'v', sizeof value);
+    snprintf(path, sizeof path, "%s", scratch_path("hurried.db"));
+    cession_store *store = open_at(path);
+    CHECK_OK(put(store, "k", "v")); /* a connection is open */
+    int refused = 0;
+    off_t largest = 0;
+    for (int i = 0; i < 4000; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "k%d", i);
+        cession_span name = cession_span_str(key), bytes = cession_span_of(value, sizeof value);
+        int rc = cession_store_create(store, name, bytes, HOUR, 0, NULL);
+        if (rc == CESSION_E_BUSY) {
+            refused++;
+            rc = cession_store_create(store, name, bytes, HOUR, soon(), NULL);
+        }
+        CHECK_OK(rc);
+        off_t now = size_of(with(path, "-wal"));
+        largest = now > largest ? now : largest;
+    }
+    CHECK(refused > 0);
+    CHECK_MSG(largest > 60 * 1024 * 1024 && largest < 80 * 1024 * 1024, "%lld", (long long)largest);
+    cession_store_close(store);
+    check_intact(path);
+}
+
 static void test_purge_comes_due(void)
 {
     char path[PATH_MAX], key[32];
@@ -1284,6 +1315,7 @@ static const harness_test tests[] = {
     HARNESS_TEST(maintenance),
     HARNESS_TEST(a_slow_disk_delays_the_cut),
     HARNESS_TEST(last_resort),
+    HARNESS_TEST(last_resort_of_writes_without_time),
     HARNESS_TEST(purge_comes_due),
     HARNESS_TEST(purge_leaves_the_touched),
 };

@@ -21,6 +21,7 @@ from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.memory import MemorySessionInterface
 
 from tests.python.apps.views import add_views
+from tests.services.base import wait_until
 
 
 def run_alone(code):
@@ -420,3 +421,17 @@ def test_a_missing_secret_key_leaks_no_cookie():
     growth()
     # Threads of other tests may come and go meanwhile.
     assert min(growth() for _ in range(5)) < 50
+
+
+def test_records_written_by_a_tool_leave_no_long_log(tmp_path):
+    """A migration is no request; the log was nobody's business then."""
+    path = tmp_path / "sessions.sqlite3"
+    store = _core.Store.open("sqlite", {"path": str(path)})
+    log = path.with_name(path.name + "-wal")
+    for number in range(1300):
+        store.create(f"k{number}", b"x" * 30_000, 3_600_000)
+    assert log.stat().st_size > 30_000_000
+    time.sleep(1.1)  # it has just been looked after
+    store.remove("k0")
+    assert wait_until(lambda: log.stat().st_size < 20_000_000, 10)
+    store.close()
