@@ -17,7 +17,7 @@ from tests.services.base import clean_environment
 ROOT = Path(__file__).resolve().parents[2]
 SANITIZE = "-fsanitize=address,undefined"
 MESON = {
-    "plain": "-Dbuildtype=debugoptimized --werror",
+    "plain": "-Dbuildtype=debug --werror",
     "sanitized": "-Dbuildtype=debugoptimized --werror -Db_lundef=false"
     " -Db_sanitize=address,undefined",
 }

@@ -36,6 +36,15 @@ config.update(SESSION_TYPE="mongodb", SESSION_MONGODB=pymongo.MongoClient(where[
             "SESSION_MONGODB": client(where["MONGODB_URL"], cls.timeout),
         }
 
+    def through(self, port: int) -> Where:
+        """The client asks a server how it is, every ten seconds; what is counted at a proxy are the
+        operations."""
+        where = super().through(port)
+        url = where["MONGODB_URL"]
+        mark = "&" if "?" in url else "/?"
+        where["MONGODB_URL"] = f"{url.rstrip('/')}{mark}heartbeatFrequencyMS=3600000"
+        return where
+
     @classmethod
     def stored_expiry(cls, where: Where, key: str) -> float | None:
         with client(where["MONGODB_URL"], tz_aware=True, tzinfo=timezone.utc) as own:

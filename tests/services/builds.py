@@ -59,6 +59,10 @@ def run(command: Sequence[str], folder: Path, typed: str = "") -> None:
         raise Unavailable(f"{Path(command[0]).name} failed: {told}")
 
 
+#: Nothing runs long enough here for the better compiler, nor has garbage for several threads.
+JAVA_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+
 def java_program(name: str, version: int = 17) -> str:
     """The path of a program (java, javac) of the oldest JDK of at least this version; where
     there is no JDK at all root installs one, else Unavailable."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import venvs
 from .base import HOST, Service
-from .builds import built, fetch_jars, java_program
+from .builds import JAVA_OPTIONS, built, fetch_jars, java_program
 
 # 3.3.1, the newest, needs artifacts that are not published.
 JARS = "software.amazon.dynamodb:DynamoDBLocal:3.1.0"
@@ -72,7 +72,7 @@ class DynamoDBService(Service):
         data.mkdir(exist_ok=True)
         lib = self.home / "lib"
         self.spawn(
-            *(self.java, "-Xmx256m", "-XX:+UseSerialGC", f"-Dsqlite4java.library.path={lib}"),
+            *(self.java, "-Xmx256m", *JAVA_OPTIONS, f"-Dsqlite4java.library.path={lib}"),
             *(f"-Djava.library.path={lib}", "-cp", f"{lib}/*"),
             "software.amazon.dynamodb.services.local.main.ServerRunner",
             *("-dbPath", str(data), "-sharedDb", "-disableTelemetry", "-port", str(self.port())),

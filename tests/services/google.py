@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 from .base import HOST, Service, Unavailable, tcp_answers
-from .builds import java_program
+from .builds import JAVA_OPTIONS, java_program
 
 _FOLDERS = ("/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "/opt/google-cloud-sdk")
 _FIRESTORE = (
@@ -43,7 +43,7 @@ class _Emulator(Service):
         self.java = java_program("java")
 
     def launch(self) -> None:
-        java = (self.java, "-Xmx512m", "-XX:+UseSerialGC", "-Duser.language=en")
+        java = (self.java, "-Xmx512m", *JAVA_OPTIONS, "-Duser.language=en")
         where = (f"--host={HOST}", f"--port={self.port()}")
         self.spawn(*java, "-cp", str(self.path), self.main, "start", *where, *self.options)
 
