@@ -28,6 +28,8 @@ from worker import MODES
 HERE = Path(__file__).resolve().parent
 #: A tmpfs: what a change of a file costs where no disk has a part in it.
 SHARED_MEMORY = Path("/dev/shm")
+#: Processes that a row has, one after the other.
+GENERATIONS = 4
 
 
 @dataclass
@@ -138,26 +140,32 @@ def measure(
     shared: str = "",
 ) -> None:
     """Fill the rows' times, in interleaved rounds. place: a folder for their files; shared: one in
-    SHARED_MEMORY for the rows that want it."""
-    workers = []
-    for number, row in enumerate(rows):
-        folder = os.path.join(shared if row.in_memory else place, str(number))
-        os.mkdir(folder)
-        workers.append(Worker(row, folder, cpu))
-    for turn in range(-2, rounds):
-        for mode in modes:
-            for worker in workers:
-                row = worker.row
-                without = row.name in {"none", "none again", "Django without"}
-                if (without and mode != "untouched") or (
-                    row.name.startswith("Django") and mode == "flash"
-                ):
-                    continue
-                times = worker.run(mode, count)
-                if turn >= 0:  # the first rounds warm caches and files
-                    row.times.setdefault(mode, []).extend(times)
-    for worker in workers:
-        worker.close()
+    SHARED_MEMORY for the rows that want it.
+
+    Where a process happens to lie in memory makes it up to a tenth faster or slower for as long as
+    it lives, so every row has several, one after the other."""
+    for generation in range(GENERATIONS):
+        workers = []
+        for number, row in enumerate(rows):
+            folder = os.path.join(shared if row.in_memory else place, f"{number}-{generation}")
+            os.mkdir(folder)
+            workers.append(Worker(row, folder, cpu))
+        for turn in range(-1, -(-rounds // GENERATIONS)):
+            for mode in modes:
+                for worker in workers:
+                    if not answers(worker.row, mode):
+                        continue
+                    times = worker.run(mode, count)
+                    if turn >= 0:  # the first round warms caches and files
+                        worker.row.times.setdefault(mode, []).extend(times)
+        for worker in workers:
+            worker.close()
+
+
+def answers(row: Row, mode: str) -> bool:
+    if row.name in {"none", "none again", "Django without"}:
+        return mode == "untouched"
+    return mode != "flash" or not row.name.startswith("Django")
 
 
 def ratio(rows: list[Row], row: Row, mode: str) -> float:
