@@ -169,7 +169,7 @@ check-python: deps
 asan: asan-c asan-python ## AddressSanitizer and UBSan over the C and the Python tests
 
 build/asan/build.ninja: $(VENV)/.stamp-requirements
-	$(call setup,build/asan,-Db_sanitize=$(SANITIZE) -Db_lundef=false -Doptimization=1)
+	$(call setup,build/asan,-Db_sanitize=$(SANITIZE) -Db_lundef=false)
 
 asan-c: deps build/asan/build.ninja
 	@echo "== C tests under $(SANITIZE)"
@@ -182,8 +182,7 @@ build/asan-site/.stamp: $(VENV)/.stamp-requirements $(SOURCES)
 	@rm -rf build/asan-wheel build/asan-site && mkdir -p build/asan-wheel
 	@$(IN_VENV) $(BIN)/python -m pip wheel $(WHEEL) --wheel-dir build/asan-wheel \
 		--config-settings=build-dir=build/asan-package --config-settings=setup-args=-Db_sanitize=$(SANITIZE) \
-		--config-settings=setup-args=-Db_lundef=false --config-settings=setup-args=-Dbuildtype=debugoptimized \
-		--config-settings=setup-args=-Doptimization=1 .
+		--config-settings=setup-args=-Db_lundef=false --config-settings=setup-args=-Dbuildtype=debugoptimized .
 	@$(BIN)/python -m pip install --quiet --no-deps --no-index --target build/asan-site build/asan-wheel/*.whl
 	@touch $@
 
