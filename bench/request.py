@@ -39,9 +39,15 @@ class Row:
     python: str = sys.executable
     program: str = "worker.py"
     arguments: tuple[str, ...] = ()
-    base: str = "none"  # the row whose untouched request is 1.00
+    base: str = "none"  # the row that is 1.00
     in_memory: bool = False  # its files are in SHARED_MEMORY
+
     times: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def base_row(self) -> bool:
+        """Without a session: the same request in every mode, at the same time as the others."""
+        return self.kind == "none"
 
 
 def venv(name: str) -> str:
@@ -155,7 +161,7 @@ def measure(
                 for worker in workers:
                     if not answers(worker.row, mode):
                         continue
-                    times = worker.run(mode, count)
+                    times = worker.run("untouched" if worker.row.base_row else mode, count)
                     if turn >= 0:  # the first round warms caches and files
                         worker.row.times.setdefault(mode, []).extend(times)
         for worker in workers:
@@ -163,14 +169,12 @@ def measure(
 
 
 def answers(row: Row, mode: str) -> bool:
-    if row.name in {"none", "none again", "Django without"}:
-        return mode == "untouched"
     return mode != "flash" or not row.name.startswith("Django")
 
 
 def ratio(rows: list[Row], row: Row, mode: str) -> float:
     base = next(other for other in rows if other.name == row.base)
-    return report.median(row.times[mode]) / report.median(base.times["untouched"])
+    return report.median(row.times[mode]) / report.median(base.times[mode])
 
 
 def table(rows: list[Row]) -> str:
@@ -192,10 +196,10 @@ def against(rows: list[Row], ours: str, theirs: str) -> str:
     named = {row.name: row for row in rows}
     if ours not in named or theirs not in named:
         return ""
-    none = report.median(named["none"].times["untouched"])
-    noise = abs(report.median(named["none again"].times["untouched"]) - none)
     parts = []
     for mode in MODES:
+        none = report.median(named["none"].times[mode])
+        noise = abs(report.median(named["none again"].times[mode]) - none)
         mine = report.median(named[ours].times[mode]) - none
         other = report.median(named[theirs].times[mode]) - none
         parts.append(
