@@ -239,12 +239,14 @@ def test_autodelete(tmp_path, monkeypatch):
     fill(app)
     client.get("/untouched")
     assert len(session_files(tmp_path)) == 3
-    store_of(app).create("expired-again-000", b"\x80", 1)
+    store = store_of(app)
+    store.create("expired-again-000", b"\x80", 1)
     time.sleep(0.02)
     client.get("/untouched")
-    assert len(session_files(tmp_path)) == 4
+    assert store.counts()["purge"] == 1
     now += 60
     client.get("/untouched")
+    assert store.counts()["purge"] == 2
     assert len(session_files(tmp_path)) == 3
 
 

@@ -37,6 +37,12 @@ from markupsafe import Markup
 
 from tests.python import apps
 
+# CPython tells of an exception with no object to name where its own interpreter has lost one: in
+# the warnings module, say, while a test changes its filters.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. None:pytest.PytestUnraisableExceptionWarning"
+)
+
 VALUES: dict[Any, Any] = {
     "numbers": [0, -1, 2**40, 2**100, 1.5, True, None],
     "text": "Zo\u00eb \U0001f600" * 20,
