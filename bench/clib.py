@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from pathlib import Path
 
@@ -10,8 +11,9 @@ ROOT = HERE.parent
 BUILD = ROOT / "build" / "bench"
 
 
+@functools.cache
 def build(name: str) -> Path:
-    """Compile bench/NAME.c and link it with the library; the program."""
+    """Compile bench/NAME.c and link it with the library, once; the program."""
     BUILD.mkdir(parents=True, exist_ok=True)
     program = BUILD / name
     libraries = subprocess.run(

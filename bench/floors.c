@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <sqlite3.h>
 
 #include "cession/cession.h"
+#include "timing.h"
 
 #define VALUE_BYTES 300
 #define HOUR INT64_C(3600000)
@@ -20,29 +20,9 @@
 static long long *times;
 static int count;
 
-static long long now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
-
-static void fail(const char *what)
-{
-    fprintf(stderr, "%s\n", what);
-    exit(1);
-}
-
-static int ascending(const void *a, const void *b)
-{
-    const long long x = *(const long long *)a, y = *(const long long *)b;
-    return (x > y) - (x < y);
-}
-
 static void tell(const char *name)
 {
-    qsort(times, (size_t)count, sizeof *times, ascending);
-    printf("%s %lld\n", name, times[count / 2]);
+    printf("%s %lld\n", name, median(times, (size_t)count));
 }
 
 static cession_deadline soon(void)

@@ -7,25 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cession/cession.h"
+#include "timing.h"
 
 #define BATCH 200 /* of one kind, then of the other */
-
-static long long now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
-
-static void fail(const char *what)
-{
-    fprintf(stderr, "%s\n", what);
-    exit(1);
-}
 
 static int dial(unsigned port)
 {
@@ -55,12 +42,6 @@ static size_t bare(int fd, const char *request, size_t len, size_t expected)
         got += (size_t)some;
     } while (got < expected);
     return got;
-}
-
-static int ascending(const void *a, const void *b)
-{
-    long long x = *(const long long *)a, y = *(const long long *)b;
-    return (x > y) - (x < y);
 }
 
 int main(int argc, char **argv)
@@ -105,10 +86,7 @@ int main(int argc, char **argv)
         }
         count += round > 0 ? BATCH : 0;
     }
-    for (int kind = 0; kind < 2; kind++) {
-        qsort(times[kind], count, sizeof(long long), ascending);
-    }
-    printf("%lld %lld\n", times[0][count / 2], times[1][count / 2]);
+    printf("%lld %lld\n", median(times[0], count), median(times[1], count));
     cession_stored_release(&stored);
     cession_store_close(store);
     close(fd);

@@ -41,13 +41,7 @@ class Row:
     arguments: tuple[str, ...] = ()
     base: str = "none"  # the row that is 1.00
     in_memory: bool = False  # its files are in SHARED_MEMORY
-
     times: dict[str, list[int]] = field(default_factory=dict)
-
-    @property
-    def base_row(self) -> bool:
-        """Without a session: the same request in every mode, at the same time as the others."""
-        return self.kind == "none"
 
 
 def venv(name: str) -> str:
@@ -161,7 +155,9 @@ def measure(
                 for worker in workers:
                     if not answers(worker.row, mode):
                         continue
-                    times = worker.run("untouched" if worker.row.base_row else mode, count)
+                    # Without a session: the same request in every mode, beside the others.
+                    asked = "untouched" if worker.row.kind == "none" else mode
+                    times = worker.run(asked, count)
                     if turn >= 0:  # the first round warms caches and files
                         worker.row.times.setdefault(mode, []).extend(times)
         for worker in workers:

@@ -113,22 +113,24 @@ def counts(kind: str, place: Path, numbers: list[int], requests: int) -> list[li
 
 def crowded(place: Path, stored: int) -> str:
     """Logins with the default SESSION_FILE_THRESHOLD, which is 500."""
-    medians = {}
+
+    def run(row: request.Row, folder: Path, mode: str, count: int, threshold: str = "500") -> Any:
+        os.environ["BENCH_FILE_THRESHOLD"] = threshold
+        application = request.Worker(row, str(folder), 0)
+        del os.environ["BENCH_FILE_THRESHOLD"]
+        times = application.run(mode, count)
+        application.close()
+        return times
+
+    medians = {"none": report.median(run(request.Row("none", "none"), place, "untouched", 200))}
     for name, row, logins in (
-        ("none", request.Row("none", "none"), 200),
         ("ours", request.Row("filesystem", "filesystem"), 200),
         ("theirs", request.Row("Flask-Session 0.8", "filesystem", request.venv("fs08")), 5),
     ):
         folder = place / f"crowded-{name}"
         folder.mkdir()
-        for threshold, mode, count in ((1_000_000, "new", stored), (500, "new", logins)):
-            if name == "none":
-                mode = "untouched"
-            os.environ["BENCH_FILE_THRESHOLD"] = str(threshold)
-            application = request.Worker(row, str(folder), 0)
-            times = application.run(mode, count)
-            application.close()
-        medians[name] = report.median(times)
+        run(row, folder, "new", stored, threshold="1000000")
+        medians[name] = report.median(run(row, folder, "new", logins))
     cost = {name: medians[name] - medians["none"] for name in ("ours", "theirs")}
     return (
         f"With {stored:,} files stored and the default SESSION_FILE_THRESHOLD a login costs"
