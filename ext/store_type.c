@@ -317,7 +317,7 @@ static PyObject *store_migrating(cx_store *self, PyObject *args, PyObject *kwarg
     made->in.other_trace = other->in.trace;
     made->in.other_name = other->in.name;
     made->in.other_adapter = other->in.adapter;
-    store_let_go(other);
+    (void)store_let_go(other); /* its outermost store is the decorator's now */
     return (PyObject *)made;
 }
 
